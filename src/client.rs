@@ -1,0 +1,490 @@
+//! One client's life on its own thread, from the handshakes to the goodbye.
+//!
+//! ```text
+//!   serve ─► handshakes ─► run ─┬► receive        waits for bytes, holding no lock
+//!                          ▲    ├► next_message   locks this client, reads one message
+//!                          │    └► handle ─► login, or relay ─► reach ─► the recipient's socket
+//!                          └────────────────────────┘
+//! ```
+//!
+//! The rules of the locks: never hold two, and never wait for bytes with one. A message is taken out
+//! under this client's lock, and sent under the recipient's.
+//!
+//! Only this thread ends this connection. Everybody else calls [`Wire::disconnect`]; the thread
+//! wakes from its `recv`, and dropping its `Client` cleans up, after a panic too.
+
+use std::fmt;
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use log::{debug, info};
+use native_tls::TlsAcceptor;
+use parking_lot::{Mutex, MutexGuard};
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
+
+use crate::http::{self, Outcome};
+use crate::limits::{
+    MAX_MESSAGE, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER, Slot, Slots, Timeouts,
+};
+use crate::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
+use crate::registry::{Peer, Registry};
+use crate::wire::{User, Wire, is_timeout};
+
+/// What all clients share.
+pub struct Shared {
+    /// Who is online.
+    pub registry: Registry,
+    /// Which connections are open.
+    pub slots: Arc<Slots>,
+    /// How long anything may take.
+    pub timeouts: Timeouts,
+    /// The call page's settings, as JSON.
+    pub settings: String,
+    /// Set once, when the server is to end.
+    pub stopping: AtomicBool,
+}
+
+/// Serves one connection until it ends. `slot` is given back last.
+pub fn serve(
+    shared: &Shared,
+    slot: Slot,
+    socket: Arc<TcpStream>,
+    address: SocketAddr,
+    tls: Option<&TlsAcceptor>,
+) {
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    let Some(peer) = handshakes(shared, &socket, address, tls) else {
+        return;
+    };
+    info!("{address} connected ({} connections open)", shared.slots.count());
+    let mut client = Client { shared, peer, socket, address, ending: Ending::Panicked };
+    client.ending = client.run();
+    let reason = client.ending.to_string();
+    drop(client);
+    drop(slot);
+    info!("{address} disconnected: {reason} ({} connections open)", shared.slots.count());
+}
+
+/// TLS if there is an acceptor, then HTTP. `None` when the connection ends with that.
+fn handshakes(
+    shared: &Shared,
+    socket: &Arc<TcpStream>,
+    address: SocketAddr,
+    tls: Option<&TlsAcceptor>,
+) -> Option<Peer> {
+    let mut wire = Wire::accept(socket.clone(), tls, &shared.timeouts)
+        .inspect_err(|error| debug!("{address} TLS handshake failed: {error}"))
+        .ok()?;
+    let early = match http::serve(&mut wire, &shared.settings) {
+        Ok(Outcome::Upgraded(early)) => early,
+        Ok(Outcome::Answered(status)) => {
+            debug!("{address} HTTP request answered with {status}");
+            wire.finish(shared.timeouts.linger);
+            return None;
+        }
+        Err(error) => {
+            debug!("{address} HTTP request failed: {error}");
+            return None;
+        }
+    };
+    wire.end_handshake(&shared.timeouts)
+        .inspect_err(|error| debug!("{address} went during the handshake: {error}"))
+        .ok()?;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0) // Every message is sent at once.
+        .max_write_buffer_size(MAX_MESSAGE + MAX_REPLY_OVERHEAD)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
+    let websocket = WebSocket::from_partially_read(wire, early, Role::Server, Some(config));
+    Some(Arc::new(Mutex::new(websocket)))
+}
+
+/// A connected client. Only its own thread has this.
+struct Client<'a> {
+    shared: &'a Shared,
+    peer: Peer,
+    socket: Arc<TcpStream>,
+    address: SocketAddr,
+    ending: Ending,
+}
+
+/// Why a connection ended.
+enum Ending {
+    /// The socket was closed or reset, by the client or by [`Wire::disconnect`].
+    Gone,
+    /// A bug of ours; the panic's own message says where.
+    Panicked,
+    /// The client's close, which is answered already.
+    Closed,
+    /// The client answered neither our ping nor anything else.
+    Silent,
+    /// The client broke RFC 6455 or a limit: the close code and the reason that name it.
+    Broken(CloseCode, &'static str),
+    /// The server is stopping.
+    Stopping,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Ending::Gone => f.write_str("connection lost"),
+            Ending::Panicked => f.write_str("a bug in this server"),
+            Ending::Closed => f.write_str("closed by the client"),
+            Ending::Silent => f.write_str("no sign of life"),
+            Ending::Broken(code, reason) => write!(f, "{reason}, closed with {code}"),
+            Ending::Stopping => f.write_str("server is stopping"),
+        }
+    }
+}
+
+impl Client<'_> {
+    /// Reads and handles messages until the connection is to end.
+    fn run(&self) -> Ending {
+        let mut buffer = [0; RECV_BUFFER];
+        loop {
+            // First, since bytes may have come with the handshake.
+            loop {
+                match self.next_message() {
+                    Ok(Some(text)) => self.handle(text),
+                    Ok(None) => break,
+                    Err(ending) => return ending,
+                }
+            }
+            match self.receive(&mut buffer) {
+                Ok(bytes) => self.peer.lock().get_mut().feed(bytes),
+                Err(ending) => return ending,
+            }
+        }
+    }
+
+    /// Waits for bytes from the client, and pings it when none come.
+    fn receive<'b>(&self, buffer: &'b mut [u8]) -> Result<&'b [u8], Ending> {
+        let timeouts = &self.shared.timeouts;
+        let mut pinged = false;
+        loop {
+            match (&*self.socket).read(buffer) {
+                Ok(0) if self.shared.stopping.load(Ordering::Relaxed) => {
+                    return Err(Ending::Stopping);
+                }
+                Ok(0) => return Err(Ending::Gone),
+                Ok(count) => {
+                    if pinged {
+                        self.socket.set_read_timeout(Some(timeouts.idle)).map_err(gone)?;
+                    }
+                    return Ok(buffer.get(..count).unwrap_or_default());
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) && !pinged => {
+                    pinged = true;
+                    self.socket.set_read_timeout(Some(timeouts.pong)).map_err(gone)?;
+                    self.peer
+                        .lock()
+                        .send(Message::Ping(Vec::new().into()))
+                        .map_err(|_| Ending::Gone)?;
+                }
+                Err(error) if is_timeout(&error) => return Err(Ending::Silent),
+                Err(error) => return Err(gone(error)),
+            }
+        }
+    }
+
+    /// The next message from what was received, or `None` when all of it is read. Pings and closes
+    /// are answered on the way, by tungstenite.
+    fn next_message(&self) -> Result<Option<Message>, Ending> {
+        let mut websocket = self.peer.lock();
+        loop {
+            match websocket.read() {
+                Ok(message @ (Message::Text(_) | Message::Binary(_))) => return Ok(Some(message)),
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                    websocket.get_mut().busy = false;
+                    return Ok(None);
+                }
+                Err(error) => return Err(ending_of(error)),
+            }
+        }
+    }
+
+    /// Does what a message asks for, or tells the client why not.
+    fn handle(&self, message: Message) {
+        // Clients send either kind; recipients always get text.
+        let text = match message.into_text() {
+            Ok(text) => text,
+            Err(error) => {
+                let fault = Fault::InvalidJson(error.to_string());
+                return self.refuse(&fault, protocol::error_reply(&fault, None, None));
+            }
+        };
+        let envelope = match Envelope::parse(&text) {
+            Ok(envelope) => envelope,
+            Err(fault) => return self.refuse(&fault, protocol::error_reply(&fault, None, None)),
+        };
+        let done = match envelope.signal(&text) {
+            Ok(Signal::Login) => {
+                self.login(&envelope, &text);
+                Ok(())
+            }
+            Ok(signal) => self.relay(signal, &envelope, &text),
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = done {
+            self.refuse(&fault, envelope.refusal(&fault));
+        }
+    }
+
+    fn refuse(&self, fault: &Fault, reply: String) {
+        debug!("{} refused: {}", self.address, fault.code());
+        self.reply(reply);
+    }
+
+    /// Sends to this client itself. If that fails, the socket is of no use any more, and the next
+    /// `receive` says so.
+    fn reply(&self, text: String) {
+        if self.peer.lock().send(Message::Text(text.into())).is_err() {
+            self.peer.lock().get_ref().disconnect();
+        }
+    }
+
+    /// The name this client is logged in with.
+    fn name(&self) -> Option<String> {
+        self.peer.lock().get_ref().user.as_ref().map(|user| user.name.clone())
+    }
+
+    // ---- login ----
+
+    fn login(&self, envelope: &Envelope, text: &str) {
+        let name = envelope.from_user.as_ref().map(|name| name.text()).unwrap_or_default();
+        let outcome = self.log_in_as(&name);
+        match outcome {
+            Ok(()) => info!("{} logged in as {name:?}", self.address),
+            Err(refusal) => {
+                let name = protocol::excerpt(&name);
+                info!("{} login as {name:?} refused: {}", self.address, refusal.reason());
+            }
+        }
+        self.reply(protocol::login_reply(text, outcome));
+    }
+
+    fn log_in_as(&self, name: &str) -> Result<(), LoginRefusal> {
+        if !protocol::is_valid_name(name) {
+            return Err(LoginRefusal::InvalidName);
+        }
+        if self.name().as_deref() == Some(name) || !self.claim(name) {
+            return Err(LoginRefusal::NameTaken);
+        }
+        let user = User { name: name.into(), partners: Default::default() };
+        let former = self.peer.lock().get_mut().user.replace(user);
+        self.say_goodbye(former);
+        Ok(())
+    }
+
+    /// Takes `name` if it is free, or if the connection that holds it turns out to be dead.
+    fn claim(&self, name: &str) -> bool {
+        let registry = &self.shared.registry;
+        let Err(holder) = registry.claim(name, &self.peer) else {
+            return true;
+        };
+        if self.is_alive(&holder) {
+            return false;
+        }
+        info!("{} takes over {name:?} from a dead connection", self.address);
+        // Its own thread frees the name, after it has told the partners of the dead connection:
+        // they hear `leave` before they can hear anything from the new one.
+        registry.wait_until_released(name, &holder, self.shared.timeouts.probe);
+        registry.claim(name, &self.peer).is_ok()
+    }
+
+    /// Pings another connection and waits for any byte from it. If none comes, disconnects it.
+    fn is_alive(&self, holder: &Peer) -> bool {
+        let timeout = self.shared.timeouts.probe;
+        // Whoever holds this lock for so long is sending, and finds out by itself.
+        let Some(mut websocket) = holder.try_lock_for(timeout) else {
+            return true;
+        };
+        let wire = websocket.get_ref();
+        if wire.user.is_none() {
+            return false; // Its thread is ending it right now.
+        }
+        if wire.busy {
+            return true; // Perhaps with a login as this client's own name.
+        }
+        let (heard, bell) = (wire.heard, wire.bell.clone());
+        let sent = websocket.send(Message::Ping(Vec::new().into()));
+        if sent.is_ok() {
+            let silent = |websocket: &mut WebSocket<Wire>| {
+                websocket.get_ref().heard == heard && websocket.get_ref().user.is_some()
+            };
+            bell.wait_while_for(&mut websocket, silent, timeout);
+        }
+        let wire = websocket.get_ref();
+        let alive = wire.heard != heard && wire.user.is_some();
+        if !alive {
+            wire.disconnect();
+        }
+        alive
+    }
+
+    // ---- relay ----
+
+    fn relay(&self, signal: Signal, envelope: &Envelope, text: &Utf8Bytes) -> Result<(), Fault> {
+        let me = self.name().ok_or(Fault::NotLoggedIn)?;
+        if envelope.from_user.as_ref().is_none_or(|name| name.text() != me) {
+            return Err(Fault::WrongSender(me));
+        }
+        let to = envelope.to_user.as_ref().map(|name| name.text()).unwrap_or_default();
+        if signal == Signal::Leave {
+            self.forget_partner(&to);
+        }
+        match self.deliver(signal, &me, &to, text) {
+            // Hanging up twice is no error.
+            Err(Fault::UserNotFound(_)) if signal == Signal::Leave => Ok(()),
+            delivered => delivered,
+        }?;
+        debug!("{signal} from {me:?} to {to:?}, {} bytes", text.len());
+        Ok(())
+    }
+
+    /// Hands a message to the user `to`. Sending comes first and this client's own note of the
+    /// partner second, so that a partner who is noted was always reached: what decides whether
+    /// somebody hears our last `leave` is *their* note, made under their lock.
+    fn deliver(&self, signal: Signal, me: &str, to: &str, text: &Utf8Bytes) -> Result<(), Fault> {
+        let peer = self.shared.registry.find(to).ok_or_else(|| Fault::UserNotFound(to.into()))?;
+        let mut recipient = reach(self.shared, &peer, to)?;
+        if let Some(user) = &mut recipient.get_mut().user {
+            if signal.makes_partners() && me != to {
+                user.partners.insert(me.into());
+            } else if signal == Signal::Leave {
+                user.partners.remove(me);
+            }
+        }
+        send(&mut recipient, to, Message::Text(text.clone()))?;
+        drop(recipient);
+        if signal.makes_partners() && me != to {
+            if let Some(user) = &mut self.peer.lock().get_mut().user {
+                user.partners.insert(to.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_partner(&self, name: &str) {
+        if let Some(user) = &mut self.peer.lock().get_mut().user {
+            user.partners.remove(name);
+        }
+    }
+
+    /// Tells a user's partners that the user is gone, and frees the name.
+    fn say_goodbye(&self, user: Option<User>) {
+        let Some(user) = user else {
+            return;
+        };
+        for partner in &user.partners {
+            match self.part(&user.name, partner) {
+                Ok(true) => debug!("leave from {:?} to {partner:?}, on its disconnect", user.name),
+                Ok(false) => {}
+                Err(fault) => debug!("leave from {:?} not delivered: {}", user.name, fault.code()),
+            }
+        }
+        self.shared.registry.release(&user.name, &self.peer);
+    }
+
+    /// Sends the server's own `leave` to a partner, unless the two have parted already.
+    fn part(&self, me: &str, partner: &str) -> Result<bool, Fault> {
+        let Some(peer) = self.shared.registry.find(partner) else {
+            return Ok(false);
+        };
+        let mut recipient = reach(self.shared, &peer, partner)?;
+        let parted = match &mut recipient.get_mut().user {
+            Some(user) => user.partners.remove(me),
+            None => false,
+        };
+        if parted {
+            let goodbye = protocol::goodbye(me, partner);
+            send(&mut recipient, partner, Message::Text(goodbye.into()))?;
+        }
+        Ok(parted)
+    }
+
+    // ---- the end ----
+
+    /// The close frame that an ending deserves, if any.
+    fn close_frame(&self) -> Option<CloseFrame> {
+        let (code, reason) = match &self.ending {
+            Ending::Gone | Ending::Panicked | Ending::Closed | Ending::Silent => return None,
+            Ending::Broken(code, reason) => (*code, *reason),
+            Ending::Stopping => (CloseCode::Away, "server is stopping"),
+        };
+        Some(CloseFrame { code, reason: reason.into() })
+    }
+}
+
+/// Whatever ended the client: the name is free, the partners know, and the socket is closed.
+impl Drop for Client<'_> {
+    fn drop(&mut self) {
+        let user = {
+            let mut websocket = self.peer.lock();
+            let wire = websocket.get_mut();
+            wire.bell.notify_all(); // Whoever waits for a sign of life: there will be none.
+            wire.user.take()
+        };
+        // A stopping server tells everybody so; calls can go on without it.
+        if !matches!(self.ending, Ending::Stopping) {
+            self.say_goodbye(user);
+        }
+        let mut websocket = self.peer.lock();
+        if let Some(frame) = self.close_frame() {
+            // It may be gone, and then it does not need to know.
+            let _ = websocket.close(Some(frame));
+        }
+        match self.ending {
+            Ending::Gone | Ending::Panicked | Ending::Silent => websocket.get_ref().disconnect(),
+            _ => websocket.get_mut().finish(self.shared.timeouts.linger),
+        }
+    }
+}
+
+/// Locks the connection of the user `name`, if that user is still there.
+fn reach<'p>(
+    shared: &Shared,
+    peer: &'p Peer,
+    name: &str,
+) -> Result<MutexGuard<'p, WebSocket<Wire>>, Fault> {
+    let websocket = peer
+        .try_lock_for(shared.timeouts.write)
+        // Somebody's `send` holds it, and disconnects it when its own time is over.
+        .ok_or_else(|| Fault::UserUnreachable(name.into()))?;
+    match &websocket.get_ref().user {
+        Some(user) if user.name == name => Ok(websocket),
+        // It logged out or took another name since it was looked up.
+        _ => Err(Fault::UserNotFound(name.into())),
+    }
+}
+
+/// Sends to another user; disconnects that user if it takes no data.
+fn send(recipient: &mut WebSocket<Wire>, name: &str, message: Message) -> Result<(), Fault> {
+    recipient.send(message).map_err(|error| {
+        info!("{name:?} takes no data, disconnecting: {error}");
+        recipient.get_ref().disconnect();
+        Fault::UserUnreachable(name.into())
+    })
+}
+
+fn gone(_: std::io::Error) -> Ending {
+    Ending::Gone
+}
+
+/// What tungstenite's error means for the connection (close codes: RFC 6455, section 7.4.1).
+fn ending_of(error: Error) -> Ending {
+    match error {
+        Error::ConnectionClosed | Error::AlreadyClosed => Ending::Closed,
+        Error::Capacity(_) => Ending::Broken(CloseCode::Size, "message too big"),
+        Error::Utf8(_) => Ending::Broken(CloseCode::Invalid, "text is not UTF-8"),
+        Error::Protocol(_) => Ending::Broken(CloseCode::Protocol, "not RFC 6455"),
+        _ => Ending::Gone,
+    }
+}

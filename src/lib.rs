@@ -1,0 +1,57 @@
+//! A WebRTC signaling server: it carries login, offer, answer, candidate and leave between two
+//! people who want to call each other, over `ws://` and `wss://`, and serves its own call page.
+//! That is all it does. It has no rooms, no accounts, no storage, and no media passes through it.
+//!
+//! It is synchronous, one thread a client, and meant to be read from top to bottom.
+//!
+//! # The way of a message
+//!
+//! ```text
+//!  alice's browser                                                       bob's browser
+//!        │                                                                     ▲
+//!        ▼  one recv, no lock held                         one send, bob's lock │
+//!  client::receive ──► wire::feed ──► client::next_message ──► client::handle ──┘
+//!                      (alice's lock)   (alice's lock)          │          ▲
+//!                                                               ▼          │
+//!                                                  protocol::Envelope   registry::find
+//!                                                  (no lock)            (the map's lock)
+//! ```
+//!
+//! Alice's thread does all of that, up to bob's socket. There is no queue and no second wake-up.
+//!
+//! # The locks
+//!
+//! There are three kinds: the registry's map, the table of open connections, and one for each
+//! client. No thread ever holds two. None does I/O under the first two. Under a client's lock there
+//! is only I/O with that client, none of it waits for the client to *say* something, and it waits
+//! for the client to *take* something for at most one write timeout.
+//!
+//! # Reading order
+//!
+//! Each file owns one thing, and uses only the ones above it:
+//!
+//! 1. [`limits`]: every number, with its unit and its reason; who is connected
+//! 2. [`protocol`]: the messages, as pure functions
+//! 3. [`wire`]: the stream under a WebSocket, and how waiting for bytes needs no lock
+//! 4. [`config`]: the options
+//! 5. [`tls`]: the certificate
+//! 6. [`http`]: the request head, the call page
+//! 7. [`registry`]: who is online
+//! 8. [`client`]: one client's life; the heart of it
+//! 9. [`server`]: listening, accepting, stopping
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
+pub mod limits;
+pub mod protocol;
+pub mod wire;
+pub mod config;
+pub mod tls;
+pub mod http;
+pub mod registry;
+pub mod client;
+pub mod server;

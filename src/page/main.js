@@ -1,0 +1,316 @@
+/*
+ * The page: its elements, the status line, and the wiring between the line to the server
+ * (signaling.js) and the one call there can be at a time (call.js).
+ *
+ * This file owns every word the user reads. It never looks into an SDP or a candidate, and shows
+ * what comes from others as text only, never as HTML.
+ */
+
+import { Call, sdpOf } from './call.js';
+import { Signaling } from './signaling.js';
+
+const page = Object.fromEntries([...document.querySelectorAll('[id]')].map((e) => [e.id, e]));
+const NAME_KEY = 'name';
+const TITLE = document.title;
+
+const REFUSALS = {
+  'name-taken': 'This name is taken. Choose another.',
+  'invalid-name': 'This is not a valid name: it must be 1 to 128 bytes long, without control characters.',
+  unauthorized: 'The server does not let you in: unauthorized.',
+};
+
+const ENDINGS = {
+  'hung-up': (peer) => `${peer} hung up.`,
+  cancelled: (peer) => `${peer} stopped calling.`,
+  busy: (peer) => `${peer} is busy.`,
+  declined: (peer) => `${peer} declined the call.`,
+  gone: (peer) => `${peer} went away.`,
+  lost: (peer) => `The connection to ${peer} was lost.`,
+  'no-answer': (peer) => `No answer: the call with ${peer} was given up.`,
+  'no-route': (peer) => `No connection to ${peer} could be made. A firewall may be in the way.`,
+  'not-understood': (peer) => `${peer} sent something that this browser does not understand.`,
+  'line-lost': () => 'The connection to the server was lost, and the call with it.',
+  'media-refused': () => 'Camera and microphone were refused. Allow them for this page, then call again.',
+  'not-opened': () => 'Camera, microphone or connection could not be opened.',
+  'user-not-found': (peer) => `${peer} is not there.`,
+  'user-unreachable': (peer) => `${peer} cannot be reached right now.`,
+  'rate-limited': () => 'Too many messages: the server wants you to wait a moment.',
+  'own-hangup': (peer) => `You hung up. The call with ${peer} is over.`,
+  'own-decline': (peer) => `You declined the call from ${peer}.`,
+};
+
+const config = await loadConfig();
+const signaling = new Signaling(socketUrl(), {
+  online: onOnline,
+  lost: onLost,
+  refused: onRefused,
+  message: onMessage,
+});
+
+let me = null; // our name, once the server has granted it
+let call = null;
+let toCall = null; // whom to call as soon as we are online
+const unsentLeaves = new Set(); // whom we hung up on while there was no line
+
+page.name.value = recall();
+followLink();
+if (!navigator.mediaDevices) sayInsecure();
+page.name.focus();
+
+listen(page.login, 'submit', () => {
+  say('Going online…');
+  signaling.goOnline(nameIn(page.name));
+});
+listen(page.dial, 'submit', () => dial(nameIn(page.callee)));
+listen(page.copyLink, 'click', copyLink);
+listen(page.goOffline, 'click', goOffline);
+listen(page.answer, 'click', () => call.answer());
+listen(page.decline, 'click', () => call.end('own-decline', 'declined'));
+listen(page.hangUp, 'click', () => call.end('own-hangup', 'hangup'));
+listen(page.mute, 'click', () => toggle(page.mute, 'audio'));
+listen(page.cameraOff, 'click', () => toggle(page.cameraOff, 'video'));
+addEventListener('pagehide', () => call?.end('own-hangup', 'hangup'));
+addEventListener('hashchange', followLink);
+
+// --- the line to the server -----------------------------------------------------------------
+
+function onOnline(name) {
+  me = name;
+  remember(me);
+  page.link.value = new URL(`#call=${encodeURIComponent(me)}`, new URL('.', location.href)).href;
+  for (const peer of unsentLeaves) signaling.send('leave', peer, { reason: 'hangup' });
+  unsentLeaves.clear();
+  say(`You are online as ${me}.`);
+  show();
+  if (call) {
+    call.lineIsBack();
+    describe();
+  } else if (toCall !== null) {
+    dial(toCall);
+  }
+}
+
+function onLost(limitBroken) {
+  const fate = call && (call.state === 'connected' ? 'The call goes on.' : 'The call is over.');
+  call?.lineIsLost();
+  const why = limitBroken ? 'Too many messages: the server closed the connection.'
+    : me === null ? 'The server cannot be reached.'
+    : 'The connection to the server was lost.';
+  say(`${why} ${fate ?? ''} Trying again…`);
+}
+
+function onRefused(reason) {
+  goOffline();
+  say(REFUSALS[reason] ?? 'The server refused the login.');
+}
+
+function goOffline() {
+  call?.end('own-hangup', 'hangup');
+  signaling.goOffline();
+  me = null;
+  say('You are offline.');
+  show();
+}
+
+function onMessage(message) {
+  if (message.type === 'error') return onError(message);
+  const from = String(message.fromUser);
+  const ours = call?.peer === from;
+  if (message.signalType === 'offer' && !(ours && call.continuedBy(message))) onCall(from, message);
+  else if (ours) call.receive(message);
+}
+
+function onError({ code, message, signalType, toUser }) {
+  if (call?.peer === String(toUser)) call.undelivered(signalType, code);
+  if (signalType === 'candidate' && code !== 'rate-limited') return;
+  if (code === 'rate-limited') say(ENDINGS[code]());
+  else if (!(code in ENDINGS)) say(`The server says: ${message}`);
+}
+
+// --- calls ----------------------------------------------------------------------------------
+
+function dial(peer) {
+  toCall = null;
+  page.callee.value = peer;
+  page.goOnline.textContent = 'Go online';
+  if (peer === me) return say('This is your own name. Give your link to somebody else.');
+  if (!signaling.isOnline) return say('There is no connection to the server yet. Trying again…');
+  call = newCall(peer);
+  call.dial();
+  onChange(call);
+}
+
+/** An offer that does not belong to the call we have. */
+function onCall(peer, offer) {
+  if (sdpOf(offer) === '') return;
+  if (offer.restart) return signaling.send('leave', peer, { reason: 'hangup' });
+  if (call && call.peer !== peer) return signaling.send('leave', peer, { reason: 'busy' });
+  call?.end('hung-up');
+  call = newCall(peer);
+  call.ring(offer);
+  onChange(call);
+}
+
+function newCall(peer) {
+  const send = (signalType, fields) => {
+    const sent = signaling.send(signalType, peer, fields);
+    if (!sent && signalType === 'leave') unsentLeaves.add(peer);
+    return sent;
+  };
+  return new Call({ me, peer, iceServers: config.iceServers, send, onChange });
+}
+
+function onChange(changed) {
+  if (changed !== call) return;
+  const { state, ending, peer } = call;
+  if (state === 'ended') {
+    call = null;
+    page.callee.value = peer;
+    if (ending === 'not-opened' && !navigator.mediaDevices) sayInsecure();
+    else say((ENDINGS[ending] ?? ENDINGS['user-unreachable'])(peer));
+  } else {
+    describe();
+  }
+  show();
+}
+
+function describe() {
+  const { state, peer, interrupted } = call;
+  const words = {
+    calling: `Calling ${peer}…`,
+    ringing: `${peer} is calling you.`,
+    connecting: `Connecting to ${peer}…`,
+    connected: interrupted ? `Nothing comes from ${peer} right now. Waiting…` : `In a call with ${peer}.`,
+  };
+  say(`${words[state]} ${missingDevices()}`);
+}
+
+function missingDevices() {
+  if (!call.localStream) return '';
+  const sound = call.localTracks('audio').length > 0;
+  const picture = call.localTracks('video').length > 0;
+  if (sound && picture) return '';
+  if (sound) return 'You have no working camera: you can be heard but not seen.';
+  if (picture) return 'You have no working microphone: you can be seen but not heard.';
+  return 'You have no working camera or microphone: you can only watch and listen.';
+}
+
+function toggle(button, kind) {
+  const off = button.getAttribute('aria-pressed') !== 'true';
+  button.setAttribute('aria-pressed', off);
+  call.enable(kind, !off);
+}
+
+// --- what is to be seen ---------------------------------------------------------------------
+
+/** Shows the one part of the page that fits, and moves the focus there if it has changed. */
+function show() {
+  const part = call === null ? (me === null ? page.login : page.home)
+    : call.state === 'ringing' ? page.incoming
+    : page.call;
+  const changed = part.hidden;
+  for (const other of [page.login, page.home, page.incoming, page.call]) {
+    other.hidden = other !== part;
+  }
+  showCall();
+  if (changed) focusFirst(part);
+}
+
+function showCall() {
+  document.title = call?.state === 'ringing' ? `${call.peer} is calling` : TITLE;
+  page.caller.textContent = call ? `${call.peer} is calling` : '';
+  page.peer.textContent = call?.peer ?? '';
+  setStream(page.remote, call?.remoteStream ?? null);
+  setStream(page.local, call?.localStream ?? null);
+  for (const [button, kind] of [[page.mute, 'audio'], [page.cameraOff, 'video']]) {
+    button.disabled = !call || call.localTracks(kind).length === 0;
+    if (!call) button.setAttribute('aria-pressed', false);
+  }
+}
+
+function setStream(video, stream) {
+  if (video.srcObject !== stream) video.srcObject = stream;
+}
+
+function focusFirst(part) {
+  const first = { login: 'name', home: 'callee', incoming: 'answer', call: 'hangUp' }[part.id];
+  page[first].focus();
+}
+
+/** A link to the page may name the person to call: then one press does both. */
+function followLink() {
+  const peer = new URLSearchParams(location.hash.slice(1)).get('call');
+  if (!peer) return;
+  page.callee.value = peer;
+  if (me !== null) return;
+  toCall = peer;
+  page.goOnline.textContent = `Go online and call ${peer}`;
+}
+
+function say(words) {
+  page.status.textContent = words.trim();
+}
+
+function sayInsecure() {
+  say('Browsers give camera and microphone only to pages from https:// or localhost. ');
+  if (config.tlsPort === null) return;
+  const link = document.createElement('a');
+  link.href = `https://${location.hostname}:${config.tlsPort}${location.pathname}${location.hash}`;
+  link.textContent = `Open ${link.host} over https`;
+  page.status.append(' ', link, '.');
+}
+
+/** Without https there is no clipboard, so the text is at least selected for the user to copy. */
+async function copyLink() {
+  page.link.select();
+  try {
+    await navigator.clipboard.writeText(page.link.value);
+  } catch {
+    if (!document.execCommand('copy')) return say('The link is selected. Copy it with Ctrl+C.');
+  }
+  say('Link copied.');
+}
+
+// --- small things ---------------------------------------------------------------------------
+
+function listen(element, event, action) {
+  element.addEventListener(event, (e) => {
+    e.preventDefault();
+    action();
+  });
+}
+
+/** One spelling for names that look the same, whatever keyboard they were typed on. */
+function nameIn(input) {
+  return input.value.trim().normalize();
+}
+
+function socketUrl() {
+  const url = new URL('.', location.href);
+  url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
+  return url.href;
+}
+
+async function loadConfig() {
+  try {
+    const response = await fetch('config.json', { signal: AbortSignal.timeout(5_000) });
+    const { iceServers = [], tlsPort = null } = await response.json();
+    return { iceServers, tlsPort };
+  } catch {
+    return { iceServers: [], tlsPort: null };
+  }
+}
+
+function remember(name) {
+  try {
+    localStorage.setItem(NAME_KEY, name);
+  } catch { /* a browser may forbid it; then the name is typed again */ }
+}
+
+function recall() {
+  try {
+    return localStorage.getItem(NAME_KEY) ?? '';
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,500 @@
+//! The messages: reading the few fields that the server needs, and building every reply.
+//!
+//! Pure: no I/O, no locks, no state. What a message carries for its recipient (the SDP, the
+//! candidate) is checked to be JSON and otherwise never looked at.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::limits::{MAX_DEPTH, MAX_NAME};
+
+/// What a message asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Take a name.
+    Login,
+    /// An SDP offer: the start of a call, or a change in one.
+    Offer,
+    /// The SDP that accepts an offer.
+    Answer,
+    /// A provisional answer.
+    Pranswer,
+    /// An ICE candidate.
+    Candidate,
+    /// The end of a call.
+    Leave,
+}
+
+/// The fields of a message that the server reads, borrowed from its text where they can be. A
+/// field that is `null` counts as absent, as it does for the clients' JavaScript.
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Envelope<'a> {
+    /// What it asks for, as [`Envelope::signal`] understands it.
+    #[serde(borrow)]
+    pub signal_type: Option<Text<'a>>,
+    /// The sender's name, as the sender gives it.
+    #[serde(borrow)]
+    pub from_user: Option<Name<'a>>,
+    /// Whom it is for.
+    #[serde(borrow)]
+    pub to_user: Option<Name<'a>>,
+}
+
+/// A JSON string. (serde would copy the text of an `Option<Cow<str>>`; this is borrowed.)
+#[derive(Debug, serde::Deserialize)]
+pub struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Text<'_> {
+    fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A user's name as a message gives it: a string, or an integer that stands for its decimal text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Name<'a> {
+    /// A JSON string.
+    Text(Cow<'a, str>),
+    /// A JSON integer, 0 or more.
+    Unsigned(u64),
+    /// A negative JSON integer.
+    Signed(i64),
+}
+
+/// Why a message was refused. The sender hears of it; the connection survives every one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No such `signalType`; the text is what the message called it.
+    UnknownCommand(String),
+    /// Not a JSON object, or not one that this contract allows; the text is the parser's reason.
+    /// It can quote the message, so it must not be logged.
+    InvalidJson(String),
+    /// A relay before a login.
+    NotLoggedIn,
+    /// `fromUser` is not the name that the sender logged in with, which is the text.
+    WrongSender(String),
+    /// Nobody is online under this name.
+    UserNotFound(String),
+    /// The recipient takes no data, and is being disconnected.
+    UserUnreachable(String),
+}
+
+/// Why a login was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginRefusal {
+    /// Somebody else, or the sender, has it.
+    NameTaken,
+    /// Not what [`is_valid_name`] allows.
+    InvalidName,
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads a message. Fails when it is not a JSON object, nests deeper than [`MAX_DEPTH`], or
+    /// has one of our fields twice or with a wrong type.
+    pub fn parse(text: &'a str) -> Result<Self, Fault> {
+        // serde would also take an array, its elements as the fields in order.
+        if !text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{') {
+            return Err(Fault::InvalidJson("not an object".into()));
+        }
+        // serde_json skips over a field that nobody reads without counting how deep it goes.
+        if nests_too_deep(text) {
+            return Err(Fault::InvalidJson(format!("nested deeper than {MAX_DEPTH}")));
+        }
+        serde_json::from_str(text).map_err(|error| Fault::InvalidJson(error.to_string()))
+    }
+
+    /// What the message asks for. `text` is the whole message, for the name of a command that does
+    /// not exist: its `type` if that is a string, as the original server did it.
+    pub fn signal(&self, text: &str) -> Result<Signal, Fault> {
+        match self.signal_type.as_ref().map(Text::as_str) {
+            Some("login") => Ok(Signal::Login),
+            Some("offer") => Ok(Signal::Offer),
+            Some("answer") => Ok(Signal::Answer),
+            Some("pranswer") => Ok(Signal::Pranswer),
+            Some("candidate") => Ok(Signal::Candidate),
+            Some("leave") => Ok(Signal::Leave),
+            unknown => {
+                let typed = serde_json::from_str::<Typed>(text).ok().and_then(|typed| typed.r#type);
+                let name = typed.as_ref().map(Text::as_str).or(unknown).unwrap_or("undefined");
+                Err(Fault::UnknownCommand(name.into()))
+            }
+        }
+    }
+
+    /// The reply that tells the sender why this message was refused.
+    pub fn refusal(&self, fault: &Fault) -> String {
+        let signal_type = self.signal_type.as_ref().map(Text::as_str);
+        error_reply(fault, signal_type, self.to_user.as_ref())
+    }
+}
+
+/// The only other field that is ever read, and only from a message nobody understands.
+#[derive(serde::Deserialize)]
+struct Typed<'a> {
+    #[serde(borrow)]
+    r#type: Option<Text<'a>>,
+}
+
+impl Signal {
+    /// Whether this message makes its two users partners, who are told when the other goes.
+    pub fn makes_partners(self) -> bool {
+        matches!(self, Signal::Offer | Signal::Answer | Signal::Pranswer)
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Signal::Login => "login",
+            Signal::Offer => "offer",
+            Signal::Answer => "answer",
+            Signal::Pranswer => "pranswer",
+            Signal::Candidate => "candidate",
+            Signal::Leave => "leave",
+        })
+    }
+}
+
+impl Name<'_> {
+    /// The name as text, by which users are found.
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Name::Text(text) => Cow::Borrowed(text),
+            Name::Unsigned(number) => number.to_string().into(),
+            Name::Signed(number) => number.to_string().into(),
+        }
+    }
+}
+
+/// Whether somebody may log in as `name`: 1 to [`MAX_NAME`] bytes, no control characters.
+pub fn is_valid_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len()) && !name.contains(char::is_control)
+}
+
+impl Fault {
+    /// The stable word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Fault::UnknownCommand(_) => "unknown-command",
+            Fault::InvalidJson(_) => "invalid-json",
+            Fault::NotLoggedIn => "not-logged-in",
+            Fault::WrongSender(_) => "wrong-sender",
+            Fault::UserNotFound(_) => "user-not-found",
+            Fault::UserUnreachable(_) => "user-unreachable",
+        }
+    }
+}
+
+/// The sentence for people. Text from the wire is cut to [`MAX_NAME`] bytes, so that a refusal is
+/// never much longer than what it refuses.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Fault::UnknownCommand(command) => write!(f, "Command not found: {}", excerpt(command)),
+            Fault::InvalidJson(reason) => write!(f, "Invalid JSON: {}", excerpt(reason)),
+            Fault::NotLoggedIn => f.write_str("Log in first"),
+            Fault::WrongSender(name) => {
+                write!(f, "fromUser must be the name you logged in with: {}", excerpt(name))
+            }
+            Fault::UserNotFound(name) => write!(f, "User not found: {}", excerpt(name)),
+            Fault::UserUnreachable(name) => write!(f, "User unreachable: {}", excerpt(name)),
+        }
+    }
+}
+
+impl LoginRefusal {
+    /// The stable word for programs.
+    pub fn reason(self) -> &'static str {
+        match self {
+            LoginRefusal::NameTaken => "name-taken",
+            LoginRefusal::InvalidName => "invalid-name",
+        }
+    }
+}
+
+/// The reply to a message that was refused. `signal_type` and `to_user` say which one it was.
+pub fn error_reply(fault: &Fault, signal_type: Option<&str>, to_user: Option<&Name>) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Reply<'a> {
+        r#type: &'a str,
+        message: String,
+        code: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signal_type: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        to_user: Option<&'a Name<'a>>,
+    }
+    let message = fault.to_string();
+    to_json(&Reply { r#type: "error", message, code: fault.code(), signal_type, to_user })
+}
+
+/// The reply to a login: the fields of the request, each exactly as it was written, and the
+/// outcome. `request` is a message that [`Envelope::parse`] has accepted.
+pub fn login_reply(request: &str, outcome: Result<(), LoginRefusal>) -> String {
+    let mut reply = match serde_json::from_str(request) {
+        Ok(Echo(fields)) => fields,
+        // Not reachable after `Envelope::parse`; without the echo the outcome still arrives.
+        Err(_) => "{".into(),
+    };
+    if reply.len() > 1 {
+        reply.push(',');
+    }
+    reply.push_str(match outcome {
+        Ok(()) => r#""success":"1""#,
+        Err(LoginRefusal::NameTaken) => r#""success":"0","reason":"name-taken""#,
+        Err(LoginRefusal::InvalidName) => r#""success":"0","reason":"invalid-name""#,
+    });
+    reply.push('}');
+    reply
+}
+
+/// What a user's partners hear when that user's connection ends, or takes another name.
+pub fn goodbye(from_user: &str, to_user: &str) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Goodbye<'a> {
+        msg_type: &'a str,
+        signal_type: &'a str,
+        from_user: &'a str,
+        to_user: &'a str,
+    }
+    to_json(&Goodbye { msg_type: "other", signal_type: "leave", from_user, to_user })
+}
+
+/// An object's fields copied as they are, without the closing brace and without the fields that
+/// only the server may say in a login reply. Copying text needs no more memory than the text; a
+/// tree of values would need many times that.
+struct Echo(String);
+
+impl<'de> Deserialize<'de> for Echo {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Echo;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Echo, A::Error> {
+                let mut fields = String::from("{");
+                while let Some((key, value)) = map.next_entry::<Cow<str>, &RawValue>()? {
+                    if matches!(&*key, "success" | "reason") {
+                        continue;
+                    }
+                    if fields.len() > 1 {
+                        fields.push(',');
+                    }
+                    fields.push_str(&to_json(&key));
+                    fields.push(':');
+                    fields.push_str(value.get());
+                }
+                Ok(Echo(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrInteger;
+        impl<'de> Visitor<'de> for TextOrInteger {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a string or an integer")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name::Text(text.into()))
+            }
+
+            // The string had escapes, so that its text is nowhere in the message.
+            fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
+                Ok(Name::Text(text.to_owned().into()))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Name<'de>, E> {
+                Ok(Name::Unsigned(number))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Name<'de>, E> {
+                Ok(Name::Signed(number))
+            }
+
+            // serde_json reads an integer of more than 64 bits as this, and digits are lost.
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Name<'de>, E> {
+                Err(E::invalid_type(de::Unexpected::Float(number), &self))
+            }
+        }
+        deserializer.deserialize_any(TextOrInteger)
+    }
+}
+
+impl Serialize for Name<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Name::Text(text) => serializer.serialize_str(text),
+            Name::Unsigned(number) => serializer.serialize_u64(*number),
+            Name::Signed(number) => serializer.serialize_i64(*number),
+        }
+    }
+}
+
+/// Whether brackets nest deeper than [`MAX_DEPTH`]. An SDP has none, so that counting all of them,
+/// which is quick, nearly always settles it.
+fn nests_too_deep(json: &str) -> bool {
+    let opens = |byte: u8| matches!(byte, b'{' | b'[');
+    if json.bytes().filter(|&byte| opens(byte)).count() <= MAX_DEPTH {
+        return false;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in json.bytes() {
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = byte == b'\\' && !escaped;
+        } else {
+            match byte {
+                b'"' => in_string = true,
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        if depth > MAX_DEPTH {
+            return true;
+        }
+    }
+    false
+}
+
+/// At most the first [`MAX_NAME`] bytes, and a mark where something is missing.
+pub fn excerpt(text: &str) -> Cow<'_, str> {
+    if text.len() <= MAX_NAME {
+        return text.into();
+    }
+    let end = (0..=MAX_NAME).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    format!("{}…", text.get(..end).unwrap_or_default()).into()
+}
+
+fn to_json<T: Serialize>(value: &T) -> String {
+    // Strings, numbers and structs of them always have a JSON form.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> String {
+        Envelope::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_envelope_borrows_from_the_message_unless_it_has_escapes() {
+        let text = r#"{"signalType":"offer","fromUser":"alice","toUser":"b\u006fb"}"#;
+        let envelope = Envelope::parse(text).unwrap();
+        assert!(matches!(envelope.signal_type, Some(Text(Cow::Borrowed("offer")))));
+        assert!(matches!(envelope.from_user, Some(Name::Text(Cow::Borrowed("alice")))));
+        assert_eq!(envelope.to_user, Some(Name::Text("bob".into())));
+        assert_eq!(envelope.signal(text), Ok(Signal::Offer));
+    }
+
+    #[test]
+    fn numbers_are_names_as_long_as_no_digit_is_lost() {
+        let name = |number: &str| {
+            let text = format!(r#"{{"toUser":{number}}}"#);
+            Envelope::parse(&text)
+                .ok()
+                .map(|envelope| envelope.to_user.unwrap().text().into_owned())
+        };
+        for number in ["0", "7", "-1", "18446744073709551615", "-9223372036854775808"] {
+            assert_eq!(name(number).as_deref(), Some(number));
+        }
+        for number in ["1.0", "1e3", "-0", "18446744073709551616", "-9223372036854775809"] {
+            assert_eq!(name(number), None, "{number}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_counted_outside_of_strings_only() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(!nests_too_deep(&nested(MAX_DEPTH)));
+        assert!(nests_too_deep(&nested(MAX_DEPTH + 1)));
+        assert!(!nests_too_deep(&"[]".repeat(MAX_DEPTH + 1)));
+        assert!(!nests_too_deep(&format!(r#"["\"{}", "\\"]"#, "[".repeat(MAX_DEPTH))));
+        assert!(nests_too_deep(&format!(r#"["\\", {}]"#, nested(MAX_DEPTH))));
+        // Closing what was never opened gains nothing.
+        assert!(nests_too_deep(&("]".repeat(500) + &nested(MAX_DEPTH + 1))));
+        assert_eq!(
+            fault(&format!(r#"{{"x":{}}}"#, nested(MAX_DEPTH))),
+            "Invalid JSON: nested deeper than 128"
+        );
+    }
+
+    #[test]
+    fn a_name_is_1_to_128_bytes_without_control_characters() {
+        for name in ["a", " ", "__proto__", "\u{1F600}", &"x".repeat(128), &"é".repeat(64)] {
+            assert!(is_valid_name(name), "{name:?}");
+        }
+        for name in ["", "\n", "a\0", "\u{7f}", "\u{9f}", &"x".repeat(129), &"é".repeat(65)] {
+            assert!(!is_valid_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn an_excerpt_ends_between_characters() {
+        assert_eq!(excerpt("bob"), "bob");
+        assert_eq!(excerpt(&"x".repeat(128)), "x".repeat(128));
+        assert_eq!(excerpt(&"x".repeat(129)), "x".repeat(128) + "…");
+        assert_eq!(
+            excerpt(&("x".to_string() + &"é".repeat(64))),
+            "x".to_string() + &"é".repeat(63) + "…"
+        );
+    }
+
+    #[test]
+    fn a_login_reply_echoes_every_field_but_the_servers_own() {
+        let reply = |request: &str| login_reply(request, Ok(()));
+        assert_eq!(reply("{}"), r#"{"success":"1"}"#);
+        assert_eq!(
+            reply(r#"{"a" : 1.50 ,"success":"0","reason":[],"\u0062\"":{"x": [1e999]}}"#),
+            r#"{"a":1.50,"b\"":{"x": [1e999]},"success":"1"}"#
+        );
+        for refusal in [LoginRefusal::NameTaken, LoginRefusal::InvalidName] {
+            assert_eq!(
+                login_reply("{}", Err(refusal)),
+                format!(r#"{{"success":"0","reason":"{}"}}"#, refusal.reason())
+            );
+        }
+    }
+
+    #[test]
+    fn no_reply_is_much_longer_than_the_message_it_answers() {
+        use crate::limits::{MAX_MESSAGE, MAX_REPLY_OVERHEAD};
+        // A control character is the one that takes more room in JSON than in a string.
+        let long = "\u{1}".repeat(10_000);
+        let text =
+            serde_json::json!({"signalType": long, "toUser": long, "type": long}).to_string();
+        let envelope = Envelope::parse(&text).unwrap();
+        let own = [
+            Fault::UnknownCommand(long.clone()),
+            Fault::InvalidJson(long.clone()),
+            Fault::WrongSender(long.clone()),
+            Fault::UserNotFound(long.clone()),
+            Fault::UserUnreachable(long.clone()),
+        ];
+        for fault in own {
+            assert!(envelope.refusal(&fault).len() <= text.len() + MAX_REPLY_OVERHEAD);
+        }
+        let name = "\u{1}".repeat(MAX_NAME);
+        assert!(goodbye(&name, &name).len() <= MAX_MESSAGE);
+    }
+}

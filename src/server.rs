@@ -1,0 +1,235 @@
+//! Listening, accepting, starting clients' threads, and stopping.
+//!
+//! The accept loop never does I/O with a client and never ends because of one.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::Duration;
+
+use log::{info, warn};
+use native_tls::TlsAcceptor;
+
+use crate::client::{self, Shared};
+use crate::config::{Config, Listen, Tls};
+use crate::http;
+use crate::limits::{ACCEPT_PAUSE, CLIENT_STACK, Slots, Timeouts};
+use crate::registry::Registry;
+use crate::tls;
+
+/// A bound port, plain or with TLS.
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Listener {
+    /// Where it is bound, the port resolved if 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Loads the certificate and binds the ports that `config` asks for.
+///
+/// # Errors
+/// A sentence for the operator: the certificate is not usable, or a port can't be had.
+pub fn bind(config: &Config) -> Result<Vec<Listener>, String> {
+    let mut listeners = Vec::new();
+    if config.listen != Listen::Off {
+        listeners.push(bind_one(config.listen, None)?);
+    }
+    let secure = match &config.tls {
+        Tls::Off => None,
+        Tls::IfThere(_, files) if !files.cert.exists() && !files.key.exists() => {
+            info!(
+                "no wss:// and https://, for want of {}; to make it, run: sh certs/generate.sh",
+                files.cert.display()
+            );
+            None
+        }
+        Tls::IfThere(listen, files) | Tls::Required(listen, files) => Some((*listen, files)),
+    };
+    if let Some((listen, files)) = secure {
+        listeners.push(bind_one(listen, Some(tls::load(files)?))?);
+    }
+    if listeners.is_empty() {
+        return Err("--listen is off and there is no certificate: nothing to listen on".into());
+    }
+    Ok(listeners)
+}
+
+fn bind_one(listen: Listen, tls: Option<TlsAcceptor>) -> Result<Listener, String> {
+    let mut problem = String::new();
+    for address in listen.candidates() {
+        let bound =
+            TcpListener::bind(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
+        match bound {
+            Ok((address, socket)) => return Ok(Listener { socket, address, tls }),
+            // Another program has the port on both families; the second would say the same.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return Err(format!(
+                    "cannot listen on {address}: the port is in use by another program; choose \
+                     another with {}",
+                    if tls.is_some() { "--tls-listen" } else { "--listen" }
+                ));
+            }
+            Err(error) => problem = format!("cannot listen on {address}: {error}"),
+        }
+    }
+    Err(problem)
+}
+
+/// Serves until `shutdown` gets a message (or loses its sender), then stops: no new connections,
+/// a close frame (1001) for every client, and up to `timeouts.stop` for the threads to end.
+///
+/// # Errors
+/// No thread could be started to accept connections.
+pub fn run(
+    listeners: Vec<Listener>,
+    config: &Config,
+    timeouts: Timeouts,
+    shutdown: &Receiver<()>,
+) -> io::Result<()> {
+    let tls_port = listeners.iter().find(|l| l.tls.is_some()).map(|l| l.address.port());
+    let shared = Arc::new(Shared {
+        registry: Registry::default(),
+        slots: Arc::new(Slots::default()),
+        timeouts,
+        settings: http::settings(&config.ice_servers, tls_port),
+        stopping: AtomicBool::new(false),
+    });
+
+    let mut accepting = Vec::new();
+    for listener in listeners {
+        let address = listener.address;
+        announce(&listener);
+        let shared = shared.clone();
+        let name = format!("accept {}", address.port());
+        let thread = thread::Builder::new().name(name).spawn(move || accept(&listener, &shared))?;
+        accepting.push((address, thread));
+    }
+
+    // An error means that nobody can ever ask us to stop, which is the same as being asked.
+    let _ = shutdown.recv();
+    info!("stopping, {} connections open", shared.slots.count());
+    shared.stopping.store(true, Ordering::Relaxed);
+    for (address, thread) in accepting {
+        // `accept` has no timeout: a connection from ourselves wakes it. If that can't be made, the
+        // thread is left behind, and ends with the process.
+        if TcpStream::connect_timeout(&reachable(address), Duration::from_secs(1)).is_ok() {
+            let _ = thread.join();
+        }
+    }
+    shared.slots.wake_all();
+    if shared.slots.wait_until_empty(shared.timeouts.stop) {
+        info!("stopped");
+    } else {
+        warn!("stopped, with {} connections not yet closed", shared.slots.count());
+    }
+    Ok(())
+}
+
+/// Accepts connections until the server stops, and starts a thread for each.
+fn accept(listener: &Listener, shared: &Arc<Shared>) {
+    loop {
+        let accepted = listener.socket.accept();
+        if shared.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        let started = accepted.and_then(|(socket, address)| {
+            start_client(shared.clone(), Arc::new(socket), address, listener.tls.clone())
+        });
+        if let Err(error) = started {
+            warn!("cannot take a connection: {error}");
+            thread::sleep(ACCEPT_PAUSE);
+        }
+    }
+}
+
+/// `thread::spawn` would panic when the system has no thread left; this returns the error.
+fn start_client(
+    shared: Arc<Shared>,
+    socket: Arc<TcpStream>,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+) -> io::Result<()> {
+    let slot = shared.slots.take(socket.clone());
+    thread::Builder::new()
+        .name("client".into())
+        .stack_size(CLIENT_STACK)
+        .spawn(move || client::serve(&shared, slot, socket, address, tls.as_ref()))?;
+    Ok(())
+}
+
+/// Logs where clients can connect.
+fn announce(listener: &Listener) {
+    let address = listener.address;
+    let (websocket, page) = match listener.tls {
+        None => ("ws", "http"),
+        Some(_) => ("wss", "https"),
+    };
+    info!("listening on {websocket}://{address}");
+    // Browsers give a page the camera on https:// and on localhost only.
+    if listener.tls.is_none() {
+        if address.ip().is_unspecified() || address.ip().is_loopback() {
+            info!("on this machine, open {page}://localhost:{}/", address.port());
+        }
+        return;
+    }
+    for ip in local_addresses(address.ip()) {
+        info!("on a phone in this network, open {page}://{}/", SocketAddr::new(ip, address.port()));
+    }
+}
+
+/// The addresses by which others on the network reach a listener that is bound to `bound`.
+///
+/// The standard library can't list interfaces. But connecting a UDP socket, which sends nothing,
+/// makes the system choose the address that it would send from: asked about destinations in each
+/// of the usual private networks and beyond, it names the ones that matter.
+fn local_addresses(bound: IpAddr) -> Vec<IpAddr> {
+    if !bound.is_unspecified() {
+        return if bound.is_loopback() { vec![] } else { vec![bound] };
+    }
+    let destinations: [IpAddr; 6] = [
+        Ipv4Addr::new(192, 0, 2, 1).into(), // RFC 5737: documentation, so the default route
+        Ipv4Addr::new(192, 168, 0, 1).into(),
+        Ipv4Addr::new(10, 0, 0, 1).into(),
+        Ipv4Addr::new(172, 16, 0, 1).into(),
+        Ipv4Addr::new(169, 254, 0, 1).into(), // a network without DHCP
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(), // RFC 3849
+    ];
+    let mut found: Vec<IpAddr> = Vec::new();
+    for destination in destinations.into_iter().filter(|ip| bound.is_ipv6() || ip.is_ipv4()) {
+        let any: IpAddr = match destination {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let source = UdpSocket::bind((any, 0)).and_then(|socket| {
+            socket.connect((destination, 9))?;
+            socket.local_addr()
+        });
+        if let Ok(source) = source {
+            let ip = source.ip();
+            if !ip.is_loopback() && !ip.is_unspecified() && !found.contains(&ip) {
+                found.push(ip);
+            }
+        }
+    }
+    found
+}
+
+/// An address at which this machine reaches its own listener.
+fn reachable(mut bound: SocketAddr) -> SocketAddr {
+    if bound.ip().is_unspecified() {
+        bound.set_ip(match bound {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    bound
+}

@@ -1,0 +1,236 @@
+//! The stream under a WebSocket: an inbox and the socket, plain or under TLS.
+//!
+//! The one hard problem of this server is that tungstenite reads and writes through one
+//! `&mut WebSocket`. A thread that waited for its client's bytes with the lock on that held would
+//! keep everybody else from writing to the client. So nothing here waits for bytes once the
+//! handshakes are done: the client's thread waits in `recv` on the bare socket, with no lock, then
+//! locks, [feeds](Wire::feed) what came, and reads messages until the inbox is empty.
+//!
+//! ```text
+//!   recv ──► inbox ──► (TLS) ──► WebSocket ──► messages      the client's own thread
+//!   send ◄──────────── (TLS) ◄── WebSocket ◄── messages      whichever thread has one
+//! ```
+//!
+//! This file never looks at a message, and never decides who is disconnected.
+
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use native_tls::{HandshakeError, TlsAcceptor, TlsStream};
+use parking_lot::Condvar;
+
+use crate::limits::{RECV_BUFFER, Timeouts};
+
+/// A client's stream, and what other threads must know about that client under the same lock.
+pub struct Wire {
+    link: Link,
+    socket: Arc<TcpStream>,
+    /// Who is logged in here. `None` before the login and after the end.
+    pub user: Option<User>,
+    /// True while the client's thread works through what it received. It can't hear anything then,
+    /// and its silence means nothing.
+    pub busy: bool,
+    /// How often bytes came from the client.
+    pub heard: u64,
+    /// Rung whenever bytes come, for those who wait for a sign of life.
+    pub bell: Arc<Condvar>,
+}
+
+/// A user who is logged in.
+pub struct User {
+    /// As it logged in.
+    pub name: String,
+    /// Everyone this user is in a call with, by name. Both sides list each other.
+    pub partners: BTreeSet<String>,
+}
+
+enum Link {
+    Plain(Feed),
+    Tls(TlsStream<Feed>),
+}
+
+/// The innermost stream. Reads come from the inbox, writes go to the socket.
+struct Feed {
+    socket: Arc<TcpStream>,
+    inbox: Vec<u8>,
+    /// How much of the inbox is read already.
+    taken: usize,
+    /// During the handshakes: until when. Then nobody else knows of this connection yet, and an
+    /// empty inbox is filled from the socket.
+    deadline: Option<Instant>,
+}
+
+impl Wire {
+    /// Takes over an accepted socket and, with an acceptor, does the TLS handshake. Until
+    /// [`Wire::end_handshake`], everything together must be done by `timeouts.handshake` from now.
+    ///
+    /// # Errors
+    /// The client went, was too slow, or does not speak a TLS that we do.
+    pub fn accept(
+        socket: Arc<TcpStream>,
+        tls: Option<&TlsAcceptor>,
+        timeouts: &Timeouts,
+    ) -> io::Result<Wire> {
+        // A message is one `send`; Nagle's algorithm would only hold it back.
+        socket.set_nodelay(true)?;
+        let deadline = Some(Instant::now() + timeouts.handshake);
+        let feed = Feed { socket: socket.clone(), inbox: Vec::new(), taken: 0, deadline };
+        let link = match tls {
+            None => Link::Plain(feed),
+            Some(acceptor) => Link::Tls(acceptor.accept(feed).map_err(|error| match error {
+                HandshakeError::Failure(error) => io::Error::other(error),
+                // A blocking read that came back empty is one that ran out of time.
+                HandshakeError::WouldBlock(_) => ErrorKind::TimedOut.into(),
+            })?),
+        };
+        Ok(Wire { link, socket, user: None, busy: true, heard: 0, bell: Arc::default() })
+    }
+
+    /// From here on reads take only what was fed, and each write has `timeouts.write`.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn end_handshake(&mut self, timeouts: &Timeouts) -> io::Result<()> {
+        self.feed_mut().deadline = None;
+        self.socket.set_read_timeout(Some(timeouts.idle))?;
+        self.socket.set_write_timeout(Some(timeouts.write))
+    }
+
+    /// Hands over bytes that came from the client. At most [`RECV_BUFFER`] at a time, and read to
+    /// the end before the next: the inbox never holds more than that.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let feed = self.feed_mut();
+        feed.inbox.drain(..feed.taken);
+        feed.taken = 0;
+        feed.inbox.extend_from_slice(bytes);
+        self.busy = true;
+        self.heard = self.heard.wrapping_add(1);
+        self.bell.notify_all();
+    }
+
+    /// Disconnects the client: every read and write on its socket ends, and its own thread, which
+    /// wakes up from that, cleans up.
+    pub fn disconnect(&self) {
+        // An error means that it is disconnected already.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// The last thing on a connection that is to end in good order: says that we send no more,
+    /// then reads and drops what the client still sends, until it is done too or `linger` is over.
+    pub fn finish(&mut self, linger: Duration) {
+        if let Link::Tls(stream) = &mut self.link {
+            // Sends TLS's own goodbye. If that can't be sent, there is nobody to miss it.
+            let _ = stream.shutdown();
+        }
+        let _ = self.socket.shutdown(Shutdown::Write);
+        let deadline = Instant::now() + linger;
+        let mut dropped = [0; 1024];
+        while let Ok(1..) = read_until(deadline, &self.socket, &mut dropped) {}
+    }
+
+    fn feed_mut(&mut self) -> &mut Feed {
+        match &mut self.link {
+            Link::Plain(feed) => feed,
+            Link::Tls(stream) => stream.get_mut(),
+        }
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.link {
+            Link::Plain(feed) => feed.read(buffer),
+            Link::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.link {
+            Link::Plain(feed) => feed.write(bytes),
+            Link::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(()) // Nothing is held back: every write is a `send`.
+    }
+}
+
+impl Read for Feed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.taken == self.inbox.len() {
+            // An idle client keeps no inbox.
+            self.inbox = Vec::new();
+            self.taken = 0;
+            let Some(deadline) = self.deadline else {
+                return Err(ErrorKind::WouldBlock.into());
+            };
+            let mut received = vec![0; RECV_BUFFER];
+            let count = read_until(deadline, &self.socket, &mut received)?;
+            received.truncate(count);
+            self.inbox = received;
+        }
+        let mut rest = self.inbox.get(self.taken..).unwrap_or_default();
+        let count = rest.read(buffer)?;
+        self.taken += count;
+        Ok(count)
+    }
+}
+
+impl Write for Feed {
+    /// Sends all of `bytes`, or fails and disconnects the client.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(deadline) = self.deadline {
+            self.socket.set_write_timeout(Some(time_left(deadline)?))?;
+        }
+        loop {
+            match (&*self.socket).write(bytes) {
+                Ok(count) if count == bytes.len() => return Ok(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if !is_timeout(&error) => return Err(error),
+                // A blocking `send` also comes back with a part of it done only when its timeout is
+                // over: the client takes no data, or drips. One timeout is all that it gets.
+                Ok(_) | Err(_) => {
+                    let _ = self.socket.shutdown(Shutdown::Both);
+                    return Err(ErrorKind::TimedOut.into());
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether this is how a socket says that its timeout is over: one kind on Unix, the other on
+/// Windows.
+pub fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// One `recv` that ends at the deadline. (A socket's read timeout starts anew with each read, so
+/// without this a client that drips would never be late.)
+fn read_until(deadline: Instant, mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        socket.set_read_timeout(Some(time_left(deadline)?))?;
+        match socket.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if is_timeout(&error) => return Err(ErrorKind::TimedOut.into()),
+            result => return result,
+        }
+    }
+}
+
+/// The time until `deadline`; an error when there is none, since a timeout of zero means for ever.
+fn time_left(deadline: Instant) -> io::Result<Duration> {
+    match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(ErrorKind::TimedOut.into()),
+        left => Ok(left),
+    }
+}

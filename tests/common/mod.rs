@@ -1,0 +1,460 @@
+//! What the tests share: the server as its own process, and clients of it over real sockets.
+//!
+//! Nothing here sleeps. Whoever waits, waits for something, and at most [`PATIENCE`].
+
+#![allow(dead_code)] // Each test file uses its own part of this.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use native_tls::TlsConnector;
+use serde_json::{Value, json};
+use signal_server::limits::Timeouts;
+use signal_server::{config, server};
+use tungstenite::{Message, WebSocket};
+
+/// How long anything may take that must happen. Generous, for slow and busy machines: a test that
+/// passes never waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const OFFER: &str = include_str!("../fixtures/offer.json");
+pub const ANSWER: &str = include_str!("../fixtures/answer.json");
+pub const CANDIDATE: &str = include_str!("../fixtures/candidate-1.json");
+
+/// A self-signed certificate and its key, made once for all tests of a process.
+pub struct Certificate {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+pub static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(|| make_certificate("server"));
+
+/// A folder of this test process, for files that a test makes.
+pub fn scratch(name: &str) -> PathBuf {
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+pub fn make_certificate(name: &str) -> Certificate {
+    let folder = scratch(name);
+    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    openssl(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-keyout",
+        key.to_str().unwrap(),
+        "-out",
+        cert.to_str().unwrap(),
+    ]);
+    Certificate { cert, key }
+}
+
+pub fn openssl(arguments: &[&str]) -> Vec<u8> {
+    let output = Command::new("openssl").args(arguments).output().expect("openssl is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// Plain or TLS. Most behaviour is tested over both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    Plain,
+    Tls,
+}
+
+/// Makes two tests, `plain::NAME` and `tls::NAME`, of each function `NAME(link: Link)`.
+#[macro_export]
+macro_rules! over_plain_and_tls {
+    ($($name:ident)*) => {
+        mod plain { $( #[test] fn $name() { super::$name($crate::common::Link::Plain) } )* }
+        mod tls { $( #[test] fn $name() { super::$name($crate::common::Link::Tls) } )* }
+    };
+}
+
+/// The program under test, as its own process on ports of its own. Dropping it kills it.
+pub struct Server {
+    child: Child,
+    plain: SocketAddr,
+    tls: SocketAddr,
+    log: Arc<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    written: Condvar,
+}
+
+impl Server {
+    pub fn start() -> Server {
+        Server::start_with(&[])
+    }
+
+    /// With further options, which win over those that every test's server gets.
+    pub fn start_with(options: &[&str]) -> Server {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_signal-server"));
+        command
+            .args(["--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0", "--log", "debug"])
+            .arg("--cert")
+            .arg(&CERTIFICATE.cert)
+            .arg("--key")
+            .arg(&CERTIFICATE.key)
+            .args(options)
+            .stderr(Stdio::piped());
+        Server::spawn(command)
+    }
+
+    /// From a command that will log `listening on ws://…` and `listening on wss://…` to stderr.
+    pub fn spawn(mut command: Command) -> Server {
+        let mut child = command.spawn().unwrap();
+        let log = Arc::new(Log::default());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let writer = log.clone();
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                writer.lines.lock().unwrap().push(line);
+                writer.written.notify_all();
+            }
+        });
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Server { child, plain: nowhere, tls: nowhere, log };
+        server.plain = server.listening_on("ws://");
+        server.tls = server.listening_on("wss://");
+        server
+    }
+
+    fn listening_on(&self, scheme: &str) -> SocketAddr {
+        let start = format!("listening on {scheme}");
+        let line = self.wait_for_log(&start);
+        line.split(&start).nth(1).unwrap().trim().parse().unwrap()
+    }
+
+    pub fn address(&self, link: Link) -> SocketAddr {
+        match link {
+            Link::Plain => self.plain,
+            Link::Tls => self.tls,
+        }
+    }
+
+    pub fn ws_port(&self) -> u16 {
+        self.plain.port()
+    }
+
+    pub fn tls_port(&self) -> u16 {
+        self.tls.port()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All of the log so far.
+    pub fn log(&self) -> String {
+        self.log.lines.lock().unwrap().join("\n")
+    }
+
+    /// Waits for a log line that contains `text`, and returns it.
+    pub fn wait_for_log(&self, text: &str) -> String {
+        let mut lines = self.log.lines.lock().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no {text:?} in the log:\n{}", lines.join("\n"));
+            lines = self.log.written.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    /// Sends a signal such as `TERM` or `STOP`.
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Stops the server as an operator does.
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// Stops the server as an operator does, and starts another on the same ports. `meanwhile` is
+    /// called between the two.
+    pub fn restart(self, meanwhile: impl FnOnce()) -> Server {
+        let (plain, tls) = (self.plain.to_string(), self.tls.to_string());
+        assert!(self.stop().success());
+        meanwhile();
+        Server::start_with(&["--listen", &plain, "--tls-listen", &tls])
+    }
+
+    /// Where its clients connect.
+    pub fn door(&self) -> Door {
+        Door { plain: self.plain, tls: self.tls }
+    }
+
+    /// As [`Door::open`].
+    pub fn open(&self, link: Link) -> Box<dyn Stream> {
+        self.door().open(link)
+    }
+
+    /// As [`Door::connect`].
+    pub fn connect(&self, link: Link) -> Client {
+        self.door().connect(link)
+    }
+
+    /// As [`Door::login`].
+    pub fn login(&self, link: Link, name: &str) -> Client {
+        self.door().login(link, name)
+    }
+
+    /// As [`Door::exchange`].
+    pub fn exchange(&self, link: Link, request: &[u8]) -> String {
+        self.door().exchange(link, request)
+    }
+}
+
+/// The addresses of a server, and the ways to connect to them.
+#[derive(Clone, Copy)]
+pub struct Door {
+    plain: SocketAddr,
+    tls: SocketAddr,
+}
+
+impl Door {
+    fn address(&self, link: Link) -> SocketAddr {
+        match link {
+            Link::Plain => self.plain,
+            Link::Tls => self.tls,
+        }
+    }
+
+    /// A connection with nothing sent on it yet, but TLS set up if that is the link.
+    pub fn open(&self, link: Link) -> Box<dyn Stream> {
+        let socket = self.open_socket(link);
+        match link {
+            Link::Plain => Box::new(socket),
+            Link::Tls => Box::new(CONNECTOR.connect("localhost", socket).unwrap()),
+        }
+    }
+
+    pub fn open_socket(&self, link: Link) -> TcpStream {
+        let socket = TcpStream::connect(self.address(link)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket
+    }
+
+    /// A WebSocket client.
+    pub fn connect(&self, link: Link) -> Client {
+        let socket = self.open_socket(link);
+        let handle = socket.try_clone().unwrap();
+        let stream: Box<dyn Stream> = match link {
+            Link::Plain => Box::new(socket),
+            Link::Tls => Box::new(CONNECTOR.connect("localhost", socket).unwrap()),
+        };
+        let (websocket, _) = tungstenite::client("ws://localhost/", stream).unwrap();
+        Client { websocket, socket: handle }
+    }
+
+    /// A WebSocket client that is logged in.
+    pub fn login(&self, link: Link, name: &str) -> Client {
+        let mut client = self.connect(link);
+        assert_eq!(client.log_in(name)["success"], "1", "login as {name}");
+        client
+    }
+
+    /// Sends these bytes on a new connection, and returns all that comes back.
+    pub fn exchange(&self, link: Link, request: &[u8]) -> String {
+        let mut stream = self.open(link);
+        stream.write_all(request).unwrap();
+        read_to_end(&mut stream)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("---- the server's log ----\n{}", self.log());
+        }
+    }
+}
+
+/// A server in this process, with timeouts of the test's own. For what must be waited for, or must
+/// not end by itself.
+pub struct Local {
+    pub door: Door,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Local {
+    pub fn start(timeouts: Timeouts) -> Local {
+        let arguments = [
+            "--listen",
+            "127.0.0.1:0",
+            "--tls-listen",
+            "127.0.0.1:0",
+            "--cert",
+            CERTIFICATE.cert.to_str().unwrap(),
+            "--key",
+            CERTIFICATE.key.to_str().unwrap(),
+        ];
+        let command = config::Command::parse(arguments.map(Into::into), |_| None);
+        let Ok(config::Command::Run(config)) = command else { panic!("{command:?}") };
+        let listeners = server::bind(&config).unwrap();
+        let door = Door { plain: listeners[0].address(), tls: listeners[1].address() };
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            server::run(listeners, &config, timeouts, &stopped).unwrap();
+        });
+        Local { door, stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().unwrap().join();
+        if !thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}
+
+/// Any byte stream, plain or TLS.
+pub trait Stream: Read + Write + Send {}
+impl<S: Read + Write + Send> Stream for S {}
+
+/// Made once: making it reads all of the system's certificates.
+static CONNECTOR: LazyLock<TlsConnector> =
+    LazyLock::new(|| TlsConnector::builder().danger_accept_invalid_certs(true).build().unwrap());
+
+/// Everything until the other side closes. A reset counts as that: TLS without a goodbye, or bytes
+/// that we sent and nobody read.
+pub fn read_to_end(stream: &mut impl Read) -> String {
+    let mut received = Vec::new();
+    let mut chunk = [0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut chunk) {
+        received.extend_from_slice(&chunk[..count]);
+    }
+    String::from_utf8_lossy(&received).into_owned()
+}
+
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
+/// A WebSocket client, tungstenite's.
+pub struct Client {
+    pub websocket: WebSocket<Box<dyn Stream>>,
+    pub socket: TcpStream,
+}
+
+impl Client {
+    pub fn send(&mut self, text: &str) {
+        self.websocket.send(Message::text(text)).unwrap();
+    }
+
+    pub fn send_json(&mut self, message: &Value) {
+        self.send(&message.to_string());
+    }
+
+    /// The next message; pings and pongs are answered and skipped.
+    pub fn receive_message(&mut self) -> Message {
+        loop {
+            match self.websocket.read() {
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(message) => return message,
+                Err(error) => panic!("instead of a message: {error}"),
+            }
+        }
+    }
+
+    /// The next message, which must be a text frame.
+    pub fn receive(&mut self) -> String {
+        match self.receive_message() {
+            Message::Text(text) => text.to_string(),
+            other => panic!("not a text frame: {other:?}"),
+        }
+    }
+
+    pub fn receive_json(&mut self) -> Value {
+        serde_json::from_str(&self.receive()).unwrap()
+    }
+
+    /// Sends, and returns the next message.
+    pub fn ask(&mut self, message: &Value) -> Value {
+        self.send_json(message);
+        self.receive_json()
+    }
+
+    pub fn log_in(&mut self, name: &str) -> Value {
+        self.ask(
+            &json!({"msgType": "other", "signalType": "login", "fromUser": name, "toUser": ""}),
+        )
+    }
+
+    /// The code of the close frame that must come now.
+    pub fn closed_with(&mut self) -> u16 {
+        match self.receive_message() {
+            Message::Close(Some(frame)) => frame.code.into(),
+            other => panic!("not a close frame with a code: {other:?}"),
+        }
+    }
+
+    /// Checks that nothing came to this client until now. `sender`, logged in as `from`, is the one
+    /// whose messages might have gone astray: what it sends arrives in order, so that the mark which
+    /// it sends now would come after them.
+    pub fn heard_nothing_from(&mut self, sender: &mut Client, from: &str, me: &str) {
+        let mark = message("candidate", from, me, json!({"mark": from}));
+        sender.send_json(&mark);
+        assert_eq!(self.receive_json(), mark, "{me} heard something else first");
+    }
+
+    /// Vanishes without a WebSocket goodbye.
+    pub fn kill(self) {
+        self.socket.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+}
+
+/// A message with a payload of its own.
+pub fn message(kind: &str, from: &str, to: &str, payload: Value) -> Value {
+    json!({"msgType": "test", "signalType": kind, "fromUser": from, "toUser": to, "payload": payload})
+}
+
+/// Waits until `condition` holds.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
