@@ -32,7 +32,7 @@ use crate::limits::{
 };
 use crate::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
 use crate::registry::{Peer, Registry};
-use crate::wire::{User, Wire, is_timeout};
+use crate::wire::{self, User, Wire, is_timeout};
 
 /// What all clients share.
 pub struct Shared {
@@ -83,7 +83,8 @@ fn handshakes(
         Ok(Outcome::Upgraded(early)) => early,
         Ok(Outcome::Answered(status)) => {
             debug!("{address} HTTP request answered with {status}");
-            wire.finish(shared.timeouts.linger);
+            wire.say_no_more();
+            wire::linger(socket, shared.timeouts.linger);
             return None;
         }
         Err(error) => {
@@ -364,10 +365,11 @@ impl Client<'_> {
         }
         send(&mut recipient, to, Message::Text(text.clone()))?;
         drop(recipient);
-        if signal.makes_partners() && me != to {
-            if let Some(user) = &mut self.peer.lock().get_mut().user {
-                user.partners.insert(to.into());
-            }
+        if signal.makes_partners()
+            && me != to
+            && let Some(user) = &mut self.peer.lock().get_mut().user
+        {
+            user.partners.insert(to.into());
         }
         Ok(())
     }
@@ -409,18 +411,6 @@ impl Client<'_> {
         }
         Ok(parted)
     }
-
-    // ---- the end ----
-
-    /// The close frame that an ending deserves, if any.
-    fn close_frame(&self) -> Option<CloseFrame> {
-        let (code, reason) = match &self.ending {
-            Ending::Gone | Ending::Panicked | Ending::Closed | Ending::Silent => return None,
-            Ending::Broken(code, reason) => (*code, *reason),
-            Ending::Stopping => (CloseCode::Away, "server is stopping"),
-        };
-        Some(CloseFrame { code, reason: reason.into() })
-    }
 }
 
 /// Whatever ended the client: the name is free, the partners know, and the socket is closed.
@@ -436,15 +426,26 @@ impl Drop for Client<'_> {
         if !matches!(self.ending, Ending::Stopping) {
             self.say_goodbye(user);
         }
-        let mut websocket = self.peer.lock();
-        if let Some(frame) = self.close_frame() {
-            // It may be gone, and then it does not need to know.
-            let _ = websocket.close(Some(frame));
+        let frame = match self.ending {
+            Ending::Gone | Ending::Panicked | Ending::Silent => {
+                return self.peer.lock().get_ref().disconnect();
+            }
+            Ending::Closed => None, // It has been sent.
+            Ending::Broken(code, reason) => Some(CloseFrame { code, reason: reason.into() }),
+            Ending::Stopping => {
+                let reason = "server is stopping".into();
+                Some(CloseFrame { code: CloseCode::Away, reason })
+            }
+        };
+        {
+            let mut websocket = self.peer.lock();
+            if frame.is_some() {
+                // If it can't be sent, there is nobody to miss it.
+                let _ = websocket.close(frame);
+            }
+            websocket.get_mut().say_no_more();
         }
-        match self.ending {
-            Ending::Gone | Ending::Panicked | Ending::Silent => websocket.get_ref().disconnect(),
-            _ => websocket.get_mut().finish(self.shared.timeouts.linger),
-        }
+        wire::linger(&self.socket, self.shared.timeouts.linger);
     }
 }
 

@@ -79,14 +79,14 @@ fn answer(
     head: usize,
     settings: &str,
 ) -> (Vec<u8>, Outcome) {
-    if let Some(protocol) = header(request, "upgrade") {
-        if protocol.eq_ignore_ascii_case("websocket") {
-            let (head, rest) = received.split_at_checked(head).unwrap_or_default();
-            return match upgrade_response(request, head) {
-                Ok(response) => (response, Outcome::Upgraded(rest.to_vec())),
-                Err(error) => refuse(400, &error.to_string()),
-            };
-        }
+    if let Some(protocol) = header(request, "upgrade")
+        && protocol.eq_ignore_ascii_case("websocket")
+    {
+        let (head, rest) = received.split_at_checked(head).unwrap_or_default();
+        return match upgrade_response(request, head) {
+            Ok(response) => (response, Outcome::Upgraded(rest.to_vec())),
+            Err(error) => refuse(400, &error.to_string()),
+        };
     }
     let with_body = match request.method {
         Some("GET") => true,

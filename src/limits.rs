@@ -63,9 +63,7 @@ pub struct Timeouts {
     pub write: Duration,
     /// How long the holder of a name that somebody else asks for has to show a sign of life.
     pub probe: Duration,
-    /// After our last word to a client: how long we go on reading (and throwing away) what it
-    /// still sends. Closing with unread bytes would reset the connection, and the client might
-    /// never see the close frame or the response.
+    /// After our last word to a client: how long what it still sends is read and dropped.
     pub linger: Duration,
     /// How long a stopping server waits for its clients' threads.
     pub stop: Duration,

@@ -118,17 +118,13 @@ impl Wire {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// The last thing on a connection that is to end in good order: says that we send no more,
-    /// then reads and drops what the client still sends, until it is done too or `linger` is over.
-    pub fn finish(&mut self, linger: Duration) {
+    /// Tells the client that no more will come. What it still sends is then for [`linger`].
+    pub fn say_no_more(&mut self) {
         if let Link::Tls(stream) = &mut self.link {
             // Sends TLS's own goodbye. If that can't be sent, there is nobody to miss it.
             let _ = stream.shutdown();
         }
         let _ = self.socket.shutdown(Shutdown::Write);
-        let deadline = Instant::now() + linger;
-        let mut dropped = [0; 1024];
-        while let Ok(1..) = read_until(deadline, &self.socket, &mut dropped) {}
     }
 
     fn feed_mut(&mut self) -> &mut Feed {
@@ -206,6 +202,15 @@ impl Write for Feed {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The last thing on a connection that ends in good order: reads and drops what the client still
+/// sends, until it is done too, or for `patience`. Closing with unread bytes would reset the
+/// connection, and the client might never see our last words.
+pub fn linger(socket: &TcpStream, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let mut dropped = [0; 1024];
+    while let Ok(1..) = read_until(deadline, socket, &mut dropped) {}
 }
 
 /// Whether this is how a socket says that its timeout is over: one kind on Unix, the other on

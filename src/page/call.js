@@ -7,6 +7,7 @@
  * (`ending`); words are the page's business.
  */
 
+// Long enough to find the phone, to try every way through a firewall, and to change networks.
 const UNANSWERED_MS = 60_000;
 const CONNECTING_MS = 30_000;
 const RESTART_MS = 20_000;
@@ -30,10 +31,7 @@ export class Call {
   /** The connection is there but nothing comes through just now. */
   interrupted = false;
 
-  #me;
-  #send;
-  #onChange;
-  #iceServers;
+  #me; #iceServers; #send; #onChange; // as given to the constructor
   #pc = null;
   #ready;
   #tasks = new Promise((resolve) => { this.#ready = resolve; });
@@ -42,11 +40,12 @@ export class Call {
   #met = false;
   #restarted = false;
   #restartTries = RESTART_TRIES;
-  #limitTimer;
-  #retryTimer;
-  #watchTimer;
+  #limitTimer; #retryTimer; #watchTimer;
 
-  /** `send(signalType, fields)` sends to this peer and says whether there was a line to send on. */
+  /**
+   * `iceServers` may be a promise. `send(signalType, fields)` sends to this peer, and returns
+   * whether there was a line to send on.
+   */
   constructor({ me, peer, iceServers, send, onChange }) {
     this.peer = peer;
     this.#me = me;
@@ -82,8 +81,7 @@ export class Call {
     this.#met = true;
     switch (message.signalType) {
       case 'offer': return this.#enqueue(() => this.#takeOffer(message));
-      case 'answer':
-      case 'pranswer': return this.#enqueue(() => this.#takeAnswer(message));
+      case 'answer': return this.#enqueue(() => this.#takeAnswer(message));
       case 'candidate': return this.#enqueue(() => this.#takeCandidate(message));
       case 'leave': return this.#takeLeave(message.reason);
     }
@@ -128,8 +126,7 @@ export class Call {
   end(ending, reason = null) {
     if (this.state === 'ended') return;
     if (reason !== null) this.#send('leave', { reason });
-    for (const timer of [this.#limitTimer, this.#retryTimer]) clearTimeout(timer);
-    clearInterval(this.#watchTimer);
+    for (const timer of [this.#limitTimer, this.#retryTimer, this.#watchTimer]) clearTimeout(timer);
     this.#pc?.close();
     this.#release();
     this.ending = ending;
@@ -162,6 +159,7 @@ export class Call {
   async #open() {
     try {
       this.localStream = await openMedia();
+      this.#iceServers = await this.#iceServers;
       if (this.state === 'ended') return this.#release();
       this.#connect();
     } catch (error) {
@@ -210,9 +208,8 @@ export class Call {
   /** A caller without a camera or a microphone still wants to see and hear. */
   async #offer() {
     for (const kind of ['audio', 'video']) {
-      if (this.localTracks(kind).length === 0) {
-        this.#pc.addTransceiver(kind, { direction: 'recvonly' });
-      }
+      if (this.localTracks(kind).length > 0) continue;
+      this.#pc.addTransceiver(kind, { direction: 'recvonly' });
     }
     await this.#pc.setLocalDescription();
     this.#send('offer', { sdp: this.#pc.localDescription });
@@ -228,8 +225,7 @@ export class Call {
     clearTimeout(this.#retryTimer);
     this.#enqueue(async () => {
       await this.#withdrawOffer();
-      const offer = await this.#pc.createOffer({ iceRestart: true });
-      await this.#pc.setLocalDescription(offer);
+      await this.#pc.setLocalDescription(await this.#pc.createOffer({ iceRestart: true }));
       const sent = this.#send('offer', { sdp: this.#pc.localDescription, restart: true });
       if (!sent) await this.#withdrawOffer();
     });
@@ -252,17 +248,15 @@ export class Call {
     if (collision && this.#me < this.peer) return;
     if (collision && this.state === 'calling') this.#connect();
     await this.#pc.setRemoteDescription({ type: 'offer', sdp: sdpOf(message) });
-    clearInterval(this.#watchTimer);
-    clearTimeout(this.#retryTimer);
+    for (const timer of [this.#retryTimer, this.#watchTimer]) clearTimeout(timer);
     await this.#accepted(message);
     await this.#pc.setLocalDescription();
     this.#send('answer', { sdp: this.#pc.localDescription });
   }
 
   async #takeAnswer(message) {
-    const state = this.#pc.signalingState;
-    if (state !== 'have-local-offer' && state !== 'have-remote-pranswer') return;
-    await this.#pc.setRemoteDescription({ type: message.signalType, sdp: sdpOf(message) });
+    if (this.#pc.signalingState !== 'have-local-offer') return;
+    await this.#pc.setRemoteDescription({ type: 'answer', sdp: sdpOf(message) });
     await this.#accepted(message);
   }
 
@@ -306,15 +300,12 @@ export class Call {
 
   #watch() {
     this.#enqueue(() => this.#withdrawOffer()); // the peer will have to come to us
-    let ticks = 0;
-    let silent = 0;
-    let before = null;
+    let [ticks, silent, before] = [0, 0, null];
     clearInterval(this.#watchTimer);
     this.#watchTimer = setInterval(async () => {
       const now = await signsOfLife(this.#pc);
       silent = now === before ? silent + 1 : 0;
-      before = now;
-      ticks += 1;
+      [before, ticks] = [now, ticks + 1];
       if (silent >= SILENT_TICKS) this.end('lost', 'hangup');
       else if (ticks >= WATCH_TICKS && silent === 0) clearInterval(this.#watchTimer);
     }, TICK_MS);

@@ -15,7 +15,7 @@ const TITLE = document.title;
 
 const REFUSALS = {
   'name-taken': 'This name is taken. Choose another.',
-  'invalid-name': 'This is not a valid name: it must be 1 to 128 bytes long, without control characters.',
+  'invalid-name': 'This is not a valid name: 1 to 128 bytes, without control characters.',
   unauthorized: 'The server does not let you in: unauthorized.',
 };
 
@@ -30,7 +30,7 @@ const ENDINGS = {
   'no-route': (peer) => `No connection to ${peer} could be made. A firewall may be in the way.`,
   'not-understood': (peer) => `${peer} sent something that this browser does not understand.`,
   'line-lost': () => 'The connection to the server was lost, and the call with it.',
-  'media-refused': () => 'Camera and microphone were refused. Allow them for this page, then call again.',
+  'media-refused': () => 'Camera or microphone were refused. Allow them here, then call again.',
   'not-opened': () => 'Camera, microphone or connection could not be opened.',
   'user-not-found': (peer) => `${peer} is not there.`,
   'user-unreachable': (peer) => `${peer} cannot be reached right now.`,
@@ -39,7 +39,8 @@ const ENDINGS = {
   'own-decline': (peer) => `You declined the call from ${peer}.`,
 };
 
-const config = await loadConfig();
+const NO_CONFIG = { iceServers: [], tlsPort: null };
+const config = fetch('config.json').then((answer) => answer.json()).catch(() => NO_CONFIG);
 const signaling = new Signaling(socketUrl(), {
   online: onOnline,
   lost: onLost,
@@ -157,7 +158,8 @@ function newCall(peer) {
     if (!sent && signalType === 'leave') unsentLeaves.add(peer);
     return sent;
   };
-  return new Call({ me, peer, iceServers: config.iceServers, send, onChange });
+  const iceServers = config.then((settings) => settings.iceServers);
+  return new Call({ me, peer, iceServers, send, onChange });
 }
 
 function onChange(changed) {
@@ -180,9 +182,10 @@ function describe() {
     calling: `Calling ${peer}…`,
     ringing: `${peer} is calling you.`,
     connecting: `Connecting to ${peer}…`,
-    connected: interrupted ? `Nothing comes from ${peer} right now. Waiting…` : `In a call with ${peer}.`,
+    connected: `In a call with ${peer}.`,
   };
-  say(`${words[state]} ${missingDevices()}`);
+  if (interrupted) say(`Nothing comes from ${peer} right now. Waiting…`);
+  else say(`${words[state]} ${missingDevices()}`);
 }
 
 function missingDevices() {
@@ -213,7 +216,7 @@ function show() {
     other.hidden = other !== part;
   }
   showCall();
-  if (changed) focusFirst(part);
+  if (changed) part.querySelector(':is(input, button):enabled').focus();
 }
 
 function showCall() {
@@ -232,11 +235,6 @@ function setStream(video, stream) {
   if (video.srcObject !== stream) video.srcObject = stream;
 }
 
-function focusFirst(part) {
-  const first = { login: 'name', home: 'callee', incoming: 'answer', call: 'hangUp' }[part.id];
-  page[first].focus();
-}
-
 /** A link to the page may name the person to call: then one press does both. */
 function followLink() {
   const peer = new URLSearchParams(location.hash.slice(1)).get('call');
@@ -247,15 +245,18 @@ function followLink() {
   page.goOnline.textContent = `Go online and call ${peer}`;
 }
 
+/** The same words again would only be read out again. */
 function say(words) {
-  page.status.textContent = words.trim();
+  if (page.status.textContent !== words.trim()) page.status.textContent = words.trim();
 }
 
-function sayInsecure() {
-  say('Browsers give camera and microphone only to pages from https:// or localhost. ');
-  if (config.tlsPort === null) return;
+async function sayInsecure() {
+  const words = 'Browsers give camera and microphone only to pages from https:// or localhost.';
+  say(words);
+  const { tlsPort } = await config;
+  if (tlsPort === null || page.status.textContent !== words) return;
   const link = document.createElement('a');
-  link.href = `https://${location.hostname}:${config.tlsPort}${location.pathname}${location.hash}`;
+  link.href = `https://${location.hostname}:${tlsPort}${location.pathname}${location.hash}`;
   link.textContent = `Open ${link.host} over https`;
   page.status.append(' ', link, '.');
 }
@@ -289,16 +290,6 @@ function socketUrl() {
   const url = new URL('.', location.href);
   url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
   return url.href;
-}
-
-async function loadConfig() {
-  try {
-    const response = await fetch('config.json', { signal: AbortSignal.timeout(5_000) });
-    const { iceServers = [], tlsPort = null } = await response.json();
-    return { iceServers, tlsPort };
-  } catch {
-    return { iceServers: [], tlsPort: null };
-  }
 }
 
 function remember(name) {

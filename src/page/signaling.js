@@ -38,7 +38,8 @@ export class Signaling {
   constructor(url, on) {
     this.#url = url;
     this.#on = on;
-    addEventListener('online', () => this.#networkIsBack());
+    // A line that seems open may belong to the network we have left, so it is made anew.
+    addEventListener('online', () => this.#name !== null && this.#connect());
   }
 
   get isOnline() {
@@ -109,14 +110,12 @@ export class Signaling {
     } catch {
       return;
     }
-    if (message === null || typeof message !== 'object') return;
-    if (message.signalType === 'login' && 'success' in message) this.#loginAnswered(message);
-    else this.#on.message(message);
+    if (message?.signalType === 'login' && 'success' in message) this.#loginAnswered(message);
+    else if (message !== null) this.#on.message(message);
   }
 
   #loginAnswered({ success, reason }) {
     clearTimeout(this.#answerTimer);
-    if (this.#online) return; // the answer to networkIsBack, which only asks for a sign of life
     if (success === '1') {
       this.#online = true;
       this.#pause = FIRST_PAUSE_MS;
@@ -142,15 +141,5 @@ export class Signaling {
     const pause = this.#pause * (0.5 + Math.random() / 2);
     this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE_MS);
     return pause;
-  }
-
-  /**
-   * A line that seems open may belong to the network we have left. The server answers a second
-   * login with a refusal that changes nothing, so a login makes a good question.
-   */
-  #networkIsBack() {
-    if (this.#name === null) return;
-    if (this.#online && this.#socket.readyState === WebSocket.OPEN) this.#login();
-    else this.#connect();
   }
 }

@@ -29,7 +29,7 @@ use crate::stats::{median, microseconds, percentile};
 
 /// Bytes of one offer, as JSON.
 const OFFER_SIZE: usize = 2 * 1024;
-/// Each round has new connections, since how the system places threads is half of the noise.
+/// Each round has new connections: new threads, stacks and buffers, as the system hands them out.
 const ROUNDS: usize = 20;
 /// Server and bare relay take turns within a round, so that both meet the same disturbances.
 const TURNS: usize = 10;
