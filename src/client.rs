@@ -18,6 +18,8 @@ use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
 
 use log::{debug, info};
 use native_tls::TlsAcceptor;
@@ -26,9 +28,10 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
-use crate::http::{self, Outcome};
+use crate::http::{self, Outcome, Site};
 use crate::limits::{
-    MAX_MESSAGE, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER, Slot, Slots, Timeouts,
+    Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER, RateBucket, Slot, Slots, Timeouts,
+    Verdict,
 };
 use crate::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
 use crate::registry::{Peer, Registry};
@@ -40,10 +43,12 @@ pub struct Shared {
     pub registry: Registry,
     /// Which connections are open.
     pub slots: Arc<Slots>,
+    /// How much anyone may do.
+    pub limits: Limits,
     /// How long anything may take.
     pub timeouts: Timeouts,
-    /// The call page's settings, as JSON.
-    pub settings: String,
+    /// What HTTP requests get.
+    pub site: Site,
     /// Set once, when the server is to end.
     pub stopping: AtomicBool,
 }
@@ -51,13 +56,12 @@ pub struct Shared {
 /// Serves one connection until it ends. `slot` is given back last.
 pub fn serve(
     shared: &Shared,
-    slot: Slot,
+    mut slot: Slot,
     socket: Arc<TcpStream>,
-    address: SocketAddr,
+    mut address: SocketAddr,
     tls: Option<&TlsAcceptor>,
 ) {
-    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    let Some(peer) = handshakes(shared, &socket, address, tls) else {
+    let Some(peer) = handshakes(shared, &mut slot, &socket, &mut address, tls) else {
         return;
     };
     info!("{address} connected ({} connections open)", shared.slots.count());
@@ -69,17 +73,19 @@ pub fn serve(
     info!("{address} disconnected: {reason} ({} connections open)", shared.slots.count());
 }
 
-/// TLS if there is an acceptor, then HTTP. `None` when the connection ends with that.
+/// TLS if there is an acceptor, then HTTP. `None` when the connection ends with that. `address`
+/// becomes the client's own, if it was a proxy's.
 fn handshakes(
     shared: &Shared,
+    slot: &mut Slot,
     socket: &Arc<TcpStream>,
-    address: SocketAddr,
+    address: &mut SocketAddr,
     tls: Option<&TlsAcceptor>,
 ) -> Option<Peer> {
     let mut wire = Wire::accept(socket.clone(), tls, &shared.timeouts)
         .inspect_err(|error| debug!("{address} TLS handshake failed: {error}"))
         .ok()?;
-    let early = match http::serve(&mut wire, &shared.settings) {
+    let early = match http::serve(&mut wire, &shared.site, slot, address) {
         Ok(Outcome::Upgraded(early)) => early,
         Ok(Outcome::Answered(status)) => {
             debug!("{address} HTTP request answered with {status}");
@@ -95,12 +101,13 @@ fn handshakes(
     wire.end_handshake(&shared.timeouts)
         .inspect_err(|error| debug!("{address} went during the handshake: {error}"))
         .ok()?;
+    let max_message = shared.limits.max_message;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0) // Every message is sent at once.
-        .max_write_buffer_size(MAX_MESSAGE + MAX_REPLY_OVERHEAD)
-        .max_message_size(Some(MAX_MESSAGE))
-        .max_frame_size(Some(MAX_MESSAGE));
+        .max_write_buffer_size(max_message.saturating_add(MAX_REPLY_OVERHEAD))
+        .max_message_size(Some(max_message))
+        .max_frame_size(Some(max_message));
     let websocket = WebSocket::from_partially_read(wire, early, Role::Server, Some(config));
     Some(Arc::new(Mutex::new(websocket)))
 }
@@ -147,20 +154,36 @@ impl Client<'_> {
     /// Reads and handles messages until the connection is to end.
     fn run(&self) -> Ending {
         let mut buffer = [0; RECV_BUFFER];
+        let mut bucket = RateBucket::new(self.shared.limits.max_rate, Instant::now());
         loop {
             // First, since bytes may have come with the handshake.
-            loop {
-                match self.next_message() {
-                    Ok(Some(text)) => self.handle(text),
-                    Ok(None) => break,
-                    Err(ending) => return ending,
-                }
+            if let Err(ending) = self.work_through(&mut bucket) {
+                return ending;
             }
             match self.receive(&mut buffer) {
                 Ok(bytes) => self.peer.lock().get_mut().feed(bytes),
                 Err(ending) => return ending,
             }
         }
+    }
+
+    /// Handles all the messages in what was received, as far as the client's rate allows. One that
+    /// sends too much is answered and read from no faster than its rate: the rest waits in its own
+    /// network stack, and costs us nothing.
+    fn work_through(&self, bucket: &mut RateBucket) -> Result<(), Ending> {
+        while let Some(message) = self.next_message()? {
+            match bucket.take(Instant::now()) {
+                Verdict::Allowed => self.handle(message, None),
+                Verdict::Refused => {
+                    self.handle(message, Some(Fault::RateLimited));
+                    thread::sleep(bucket.pause());
+                }
+                Verdict::Abusive => {
+                    return Err(Ending::Broken(CloseCode::Policy, "too many messages"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Waits for bytes from the client, and pings it when none come.
@@ -194,14 +217,14 @@ impl Client<'_> {
         }
     }
 
-    /// The next message from what was received, or `None` when all of it is read. Pings and closes
-    /// are answered on the way, by tungstenite.
+    /// The next message from what was received, or `None` when all of it is read. tungstenite
+    /// answers pings and closes on the way; pings and pongs are returned too, as they count.
     fn next_message(&self) -> Result<Option<Message>, Ending> {
         let mut websocket = self.peer.lock();
         loop {
             match websocket.read() {
-                Ok(message @ (Message::Text(_) | Message::Binary(_))) => return Ok(Some(message)),
-                Ok(_) => {}
+                Ok(Message::Close(_)) => {} // The next `read` sends the answer.
+                Ok(message) => return Ok(Some(message)),
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                     websocket.get_mut().busy = false;
                     return Ok(None);
@@ -211,8 +234,11 @@ impl Client<'_> {
         }
     }
 
-    /// Does what a message asks for, or tells the client why not.
-    fn handle(&self, message: Message) {
+    /// Does what a message asks for, or tells the client why not, which may be known already.
+    fn handle(&self, message: Message, refused: Option<Fault>) {
+        if message.is_ping() || message.is_pong() {
+            return;
+        }
         // Clients send either kind; recipients always get text.
         let text = match message.into_text() {
             Ok(text) => text,
@@ -225,7 +251,7 @@ impl Client<'_> {
             Ok(envelope) => envelope,
             Err(fault) => return self.refuse(&fault, protocol::error_reply(&fault, None, None)),
         };
-        let done = match envelope.signal(&text) {
+        let done = match refused.map_or_else(|| envelope.signal(&text), Err) {
             Ok(Signal::Login) => {
                 self.login(&envelope, &text);
                 Ok(())
@@ -354,24 +380,34 @@ impl Client<'_> {
     /// partner second, so that a partner who is noted was always reached: what decides whether
     /// somebody hears our last `leave` is *their* note, made under their lock.
     fn deliver(&self, signal: Signal, me: &str, to: &str, text: &Utf8Bytes) -> Result<(), Fault> {
+        let calls = signal.makes_partners() && me != to;
+        if calls && !self.may_call(to) {
+            return Err(Fault::RateLimited);
+        }
         let peer = self.shared.registry.find(to).ok_or_else(|| Fault::UserNotFound(to.into()))?;
         let mut recipient = reach(self.shared, &peer, to)?;
         if let Some(user) = &mut recipient.get_mut().user {
-            if signal.makes_partners() && me != to {
-                user.partners.insert(me.into());
+            if calls {
+                user.partners.entry(me.into()).or_insert(false);
             } else if signal == Signal::Leave {
                 user.partners.remove(me);
             }
         }
         send(&mut recipient, to, Message::Text(text.clone()))?;
         drop(recipient);
-        if signal.makes_partners()
-            && me != to
-            && let Some(user) = &mut self.peer.lock().get_mut().user
-        {
-            user.partners.insert(to.into());
+        if calls && let Some(user) = &mut self.peer.lock().get_mut().user {
+            user.partners.entry(to.into()).or_insert(true);
         }
         Ok(())
+    }
+
+    /// Whether this client is in a call with `to`, or may make one more.
+    fn may_call(&self, to: &str) -> bool {
+        let websocket = self.peer.lock();
+        websocket.get_ref().user.as_ref().is_some_and(|user| {
+            let made = user.partners.values().filter(|made| **made).count();
+            user.partners.contains_key(to) || made < self.shared.limits.max_calls
+        })
     }
 
     fn forget_partner(&self, name: &str) {
@@ -385,7 +421,7 @@ impl Client<'_> {
         let Some(user) = user else {
             return;
         };
-        for partner in &user.partners {
+        for partner in user.partners.keys() {
             match self.part(&user.name, partner) {
                 Ok(true) => debug!("leave from {:?} to {partner:?}, on its disconnect", user.name),
                 Ok(false) => {}
@@ -402,7 +438,7 @@ impl Client<'_> {
         };
         let mut recipient = reach(self.shared, &peer, partner)?;
         let parted = match &mut recipient.get_mut().user {
-            Some(user) => user.partners.remove(me),
+            Some(user) => user.partners.remove(me).is_some(),
             None => false,
         };
         if parted {

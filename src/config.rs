@@ -5,12 +5,14 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use log::LevelFilter;
 use serde_json::Value;
+
+use crate::limits::Limits;
 
 /// The port of `ws://` and the page unless `--listen` says otherwise.
 const DEFAULT_PORT: u16 = 8080;
@@ -30,16 +32,32 @@ Options:
                        [default: [::]:8080, IPv4 as well]
   --tls-listen ADDR    address and port for wss:// and https://; off for none
                        [default: [::]:8443, if there is a certificate]
-  --cert FILE          the TLS certificate, PEM, with its chain [default: certs/cert.pem]
+  --cert FILE          the certificate, PEM, with its chain [default: certs/cert.pem]
   --key FILE           its private key, PKCS#8 PEM [default: certs/key.pem]
   --ice-servers FILE   STUN and TURN servers for the call page: a JSON array as
                        RTCPeerConnection takes it [default: none, enough for a LAN]
   --log LEVEL          off, error, warn, info, debug or trace [default: info]
+
+Limits; 0 is none:
+  --max-connections N  connections at once [default: 1024]
+  --max-per-ip N       of these from one address; an IPv6 /64 is one [default: 128]
+  --max-message BYTES  size of a message [default: 65536]
+  --max-rate N         messages a second from one connection, after a burst of
+                       4 seconds' worth [default: 50]
+  --max-calls N        calls that one connection has made and not ended [default: 32]
+  --print-limits       print every limit, and the memory they add up to
+
+Who may connect:
+  --allow-origin ORIGIN      a page that may connect, such as https://example.org;
+                             can be repeated [default: every page may]
+  --trust-proxy ADDR[/LEN]   a reverse proxy whose X-Forwarded-For counts; can be
+                             repeated [default: none]
+
   --help               print this
   --version            print the version
 
-An option can also be set in the environment: SIGNAL_LISTEN, SIGNAL_TLS_LISTEN,
-SIGNAL_CERT, SIGNAL_KEY, SIGNAL_ICE_SERVERS, SIGNAL_LOG.
+Each option can also be set in the environment: --max-rate as SIGNAL_MAX_RATE, and
+so on. There, --allow-origin and --trust-proxy take several values with commas.
 ";
 
 /// What the command line asks for.
@@ -51,6 +69,8 @@ pub enum Command {
     Help,
     /// Print the version.
     Version,
+    /// Print [`Limits::report`].
+    PrintLimits(Config),
 }
 
 /// Everything an operator can choose.
@@ -62,6 +82,12 @@ pub struct Config {
     pub tls: Tls,
     /// A JSON array, as `RTCPeerConnection` takes it.
     pub ice_servers: String,
+    /// How much clients may do.
+    pub limits: Limits,
+    /// Pages that may connect, besides our own; empty for all.
+    pub allow_origin: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` counts.
+    pub trust_proxy: Vec<Network>,
     /// The least important lines that are still logged.
     pub log: LevelFilter,
 }
@@ -75,6 +101,13 @@ pub enum Listen {
     Everywhere(u16),
     /// This address only.
     At(SocketAddr),
+}
+
+/// All addresses that start with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    length: u32,
 }
 
 /// Whether and how to serve TLS.
@@ -133,11 +166,33 @@ impl Command {
         let mut key = variable("SIGNAL_KEY");
         let mut ice_servers = variable("SIGNAL_ICE_SERVERS");
         let mut log = variable("SIGNAL_LOG");
+        let mut max_connections = variable("SIGNAL_MAX_CONNECTIONS");
+        let mut max_per_ip = variable("SIGNAL_MAX_PER_IP");
+        let mut max_message = variable("SIGNAL_MAX_MESSAGE");
+        let mut max_rate = variable("SIGNAL_MAX_RATE");
+        let mut max_calls = variable("SIGNAL_MAX_CALLS");
+        let mut allow_origin = Vec::new();
+        let mut trust_proxy = Vec::new();
+        let mut print_limits = false;
 
         let mut parser = lexopt::Parser::from_args(arguments);
         while let Some(argument) = parser.next().map_err(usage)? {
             use lexopt::prelude::*;
             let (name, option) = match argument {
+                Long("print-limits") => {
+                    print_limits = true;
+                    continue;
+                }
+                Long("allow-origin") => {
+                    let value = parser.value().map_err(usage)?;
+                    allow_origin.push(("--allow-origin".into(), value));
+                    continue;
+                }
+                Long("trust-proxy") => {
+                    let value = parser.value().map_err(usage)?;
+                    trust_proxy.push(("--trust-proxy".into(), value));
+                    continue;
+                }
                 Long("help") | Short('h') => return Ok(Command::Help),
                 Long("version") | Short('V') => return Ok(Command::Version),
                 Long("listen") => ("--listen", &mut listen),
@@ -146,10 +201,30 @@ impl Command {
                 Long("key") => ("--key", &mut key),
                 Long("ice-servers") => ("--ice-servers", &mut ice_servers),
                 Long("log") => ("--log", &mut log),
+                Long("max-connections") => ("--max-connections", &mut max_connections),
+                Long("max-per-ip") => ("--max-per-ip", &mut max_per_ip),
+                Long("max-message") => ("--max-message", &mut max_message),
+                Long("max-rate") => ("--max-rate", &mut max_rate),
+                Long("max-calls") => ("--max-calls", &mut max_calls),
                 unknown => return Err(usage(unknown.unexpected())),
             };
             *option = Some((name.to_string(), parser.value().map_err(usage)?));
         }
+
+        if allow_origin.is_empty() {
+            allow_origin = several(variable("SIGNAL_ALLOW_ORIGIN"));
+        }
+        if trust_proxy.is_empty() {
+            trust_proxy = several(variable("SIGNAL_TRUST_PROXY"));
+        }
+        let default = Limits::default();
+        let limits = Limits {
+            max_connections: limit_value(max_connections, default.max_connections)?,
+            max_per_ip: limit_value(max_per_ip, default.max_per_ip)?,
+            max_message: limit_value(max_message, default.max_message)?,
+            max_rate: limit_value(max_rate, default.max_rate)?,
+            max_calls: limit_value(max_calls, default.max_calls)?,
+        };
 
         let tls_asked_for = tls_listen.is_some() || cert.is_some() || key.is_some();
         let path = |option: Option<Given>, default: &str| {
@@ -165,8 +240,17 @@ impl Command {
             listen: listen_value(listen, DEFAULT_PORT)?,
             tls,
             ice_servers: ice_servers.map_or_else(|| Ok("[]".into()), read_ice_servers)?,
+            limits,
+            allow_origin: allow_origin.into_iter().map(origin).collect::<Result<_, _>>()?,
+            trust_proxy: trust_proxy
+                .into_iter()
+                .map(|given| parse_value(given, NETWORKS))
+                .collect::<Result<_, _>>()?,
             log: log.map_or(Ok(LevelFilter::Info), |given| parse_value(given, LOG_LEVELS))?,
         };
+        if print_limits {
+            return Ok(Command::PrintLimits(config));
+        }
         if config.listen == Listen::Off && config.tls == Tls::Off {
             return Err(ConfigError::Usage(
                 "--listen and --tls-listen are both off: there is nothing to do".into(),
@@ -180,6 +264,7 @@ impl Command {
 type Given = (String, OsString);
 
 const LOG_LEVELS: &str = "off, error, warn, info, debug or trace";
+const NETWORKS: &str = "an address or a network, such as 127.0.0.1 or 10.0.0.0/8";
 const ADDRESSES: &str = "an address and a port, such as 0.0.0.0:8080 or [::1]:8080, or off";
 
 fn usage(error: lexopt::Error) -> ConfigError {
@@ -194,11 +279,76 @@ fn listen_value(given: Option<Given>, default_port: u16) -> Result<Listen, Confi
     }
 }
 
+/// The values of a variable that can have several.
+fn several(given: Option<Given>) -> Vec<Given> {
+    let Some((name, values)) = given else {
+        return vec![];
+    };
+    let values = values.to_string_lossy().into_owned();
+    let values = values.split([',', ' ']).filter(|value| !value.is_empty());
+    values.map(|value| (name.clone(), value.into())).collect()
+}
+
+fn limit_value(given: Option<Given>, default: usize) -> Result<usize, ConfigError> {
+    match given {
+        None => Ok(default),
+        Some(given) => match parse_value(given, "a whole number, or 0 for no limit")? {
+            0 => Ok(usize::MAX),
+            limit => Ok(limit),
+        },
+    }
+}
+
+/// An origin as browsers write it: scheme, host and, unless it is the usual one, port (RFC 6454).
+fn origin((name, value): Given) -> Result<String, ConfigError> {
+    let text = value.to_string_lossy();
+    match text.split_once("://") {
+        Some((scheme, host))
+            if !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@']) =>
+        {
+            Ok(text.into_owned())
+        }
+        _ => Err(ConfigError::Usage(format!(
+            "{name} takes an origin, such as https://example.org, not {value:?}"
+        ))),
+    }
+}
+
 fn parse_value<T: FromStr>((name, value): Given, wanted: &str) -> Result<T, ConfigError> {
     value
         .to_str()
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| ConfigError::Usage(format!("{name} takes {wanted}, not {value:?}")))
+}
+
+impl Network {
+    /// Whether `ip` is one of its addresses. An IPv4 address counts as that however it is written.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.address, ip.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(ip)) => {
+                (network.to_bits() ^ ip.to_bits()).leading_zeros() >= self.length
+            }
+            (IpAddr::V6(network), IpAddr::V6(ip)) => {
+                (network.to_bits() ^ ip.to_bits()).leading_zeros() >= self.length
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Network, ()> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(drop)?;
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        let length = length.map_or(Ok(whole), |length| length.parse().map_err(drop))?;
+        if length > whole { Err(()) } else { Ok(Network { address, length }) }
+    }
 }
 
 impl Listen {
@@ -282,6 +432,9 @@ mod tests {
                     files("certs/cert.pem", "certs/key.pem")
                 ),
                 ice_servers: "[]".into(),
+                limits: Limits::default(),
+                allow_origin: vec![],
+                trust_proxy: vec![],
                 log: LevelFilter::Info,
             }
         );
@@ -316,6 +469,49 @@ mod tests {
             LevelFilter::Error
         );
         assert_eq!(parse(&[], &[("SIGNAL_LOG", "")]).log, LevelFilter::Info);
+    }
+
+    #[test]
+    fn a_limit_of_0_is_none() {
+        let limits =
+            parse(&["--max-rate", "0", "--max-calls=7"], &[("SIGNAL_MAX_PER_IP", "3")]).limits;
+        let default = Limits::default();
+        let wanted = Limits { max_rate: usize::MAX, max_calls: 7, max_per_ip: 3, ..default };
+        assert_eq!(limits, wanted);
+    }
+
+    #[test]
+    fn a_network_is_all_addresses_with_the_same_first_bits() {
+        let contains = |network: &str, ip: &str| {
+            network.parse::<Network>().unwrap().contains(ip.parse().unwrap())
+        };
+        assert!(contains("127.0.0.1", "127.0.0.1") && !contains("127.0.0.1", "127.0.0.2"));
+        assert!(contains("10.0.0.0/8", "10.255.0.1") && !contains("10.0.0.0/8", "11.0.0.1"));
+        assert!(contains("10.0.0.0/8", "::ffff:10.1.2.3"));
+        assert!(contains("0.0.0.0/0", "192.0.2.1") && !contains("0.0.0.0/0", "::1"));
+        assert!(contains("2001:db8::/33", "2001:db8:7fff::1"));
+        assert!(!contains("2001:db8::/33", "2001:db8:8000::1"));
+        for wrong in ["", "/8", "10.0.0.0/33", "::/129", "10.0.0.0/-1", "10/8", "x"] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn repeatable_options_add_up_and_replace_the_environment() {
+        let environment = [
+            ("SIGNAL_ALLOW_ORIGIN", "https://a.example, http://b.example:81"),
+            ("SIGNAL_TRUST_PROXY", "127.0.0.1,::1"),
+        ];
+        let config = parse(&[], &environment);
+        assert_eq!(config.allow_origin, ["https://a.example", "http://b.example:81"]);
+        assert_eq!(config.trust_proxy.len(), 2);
+        let config =
+            parse(&["--allow-origin=https://c", "--allow-origin", "https://d"], &environment);
+        assert_eq!(config.allow_origin, ["https://c", "https://d"]);
+        for wrong in ["a.example", "https://", "https://a/", "*"] {
+            let arguments = ["--allow-origin", wrong].map(Into::into);
+            assert!(matches!(Command::parse(arguments, |_| None), Err(ConfigError::Usage(_))));
+        }
     }
 
     #[test]

@@ -5,13 +5,18 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::str;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use httparse::Status;
+use log::warn;
 use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::server as upgrade;
 use tungstenite::http::HeaderValue;
 
-use crate::limits::{MAX_HEAD, MAX_HEADERS};
+use crate::config::Network;
+use crate::limits::{Full, MAX_HEAD, MAX_HEADERS, RETRY_AFTER, Slot};
 
 /// What the page may do: load and connect to its own server, and nothing else (CSP level 3).
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -43,12 +48,36 @@ pub enum Outcome {
     Answered(u16),
 }
 
-/// Reads one request and answers it. `settings` is the JSON that the call page finds at
-/// `config.json`.
+/// What requests get, and what they must show for it.
+pub struct Site {
+    /// The call page's `config.json`, as [`settings`] makes it.
+    pub settings: String,
+    /// The pages that may open a WebSocket from a browser, besides our own; empty for all.
+    pub allow_origin: Vec<String>,
+    /// Whose word counts about where a request comes from.
+    pub trust_proxy: Vec<Network>,
+    /// Set when the log has said that this looks like a proxy.
+    pub proxy_hinted: AtomicBool,
+}
+
+impl Site {
+    /// Whether this address is a proxy that tells the truth.
+    pub fn trusts(&self, ip: IpAddr) -> bool {
+        self.trust_proxy.iter().any(|network| network.contains(ip))
+    }
+}
+
+/// Reads one request and answers it. If `address` is that of a trusted proxy, it becomes the
+/// client's, and `slot` counts as one of the client's.
 ///
 /// # Errors
 /// The client went, or ran out of time.
-pub fn serve(stream: &mut (impl Read + Write), settings: &str) -> io::Result<Outcome> {
+pub fn serve(
+    stream: &mut (impl Read + Write),
+    site: &Site,
+    slot: &mut Slot,
+    address: &mut SocketAddr,
+) -> io::Result<Outcome> {
     let mut received = Vec::new();
     let (response, outcome) = loop {
         let mut chunk = [0; 1024];
@@ -62,7 +91,10 @@ pub fn serve(stream: &mut (impl Read + Write), settings: &str) -> io::Result<Out
         break match request.parse(&received) {
             Ok(Status::Partial) if received.len() < MAX_HEAD => continue,
             Ok(Status::Complete(head)) if head <= MAX_HEAD => {
-                answer(&request, &received, head, settings)
+                match find_client(&request, site, slot, address) {
+                    Ok(()) => answer(&request, &received, head, site),
+                    Err(full) => (unavailable(full), Outcome::Answered(503)),
+                }
             }
             Ok(_) | Err(httparse::Error::TooManyHeaders) => refuse(431, "Request head too large"),
             Err(_) => refuse(400, "Not an HTTP request"),
@@ -72,16 +104,71 @@ pub fn serve(stream: &mut (impl Read + Write), settings: &str) -> io::Result<Out
     Ok(outcome)
 }
 
+/// Finds out whose request this is when a proxy sent it.
+fn find_client(
+    request: &httparse::Request,
+    site: &Site,
+    slot: &mut Slot,
+    address: &mut SocketAddr,
+) -> Result<(), Full> {
+    let ip = address.ip();
+    if site.trusts(ip) {
+        if let Some(client) = last_untrusted_hop(request, site) {
+            // Which port the proxy was asked from is not known.
+            *address = SocketAddr::new(client, 0);
+            slot.assign(client)?;
+        }
+    } else if is_local(ip)
+        && headers(request, "x-forwarded-for").next().is_some()
+        && !site.proxy_hinted.swap(true, Ordering::Relaxed)
+    {
+        warn!(
+            "a request from {ip} has X-Forwarded-For, so that looks like a proxy, and all of its \
+             clients share one address's limits; if it is yours, add: --trust-proxy {ip}"
+        );
+    }
+    Ok(())
+}
+
+/// The nearest hop of `X-Forwarded-For` that is not a proxy of ours: what lies beyond it, the client
+/// may have made up. `None` if there is no such header, or if it is not understood up to there.
+fn last_untrusted_hop(request: &httparse::Request, site: &Site) -> Option<IpAddr> {
+    let mut nearest = None;
+    let lines: Vec<&[u8]> = headers(request, "x-forwarded-for").collect();
+    for line in lines.into_iter().rev() {
+        for hop in str::from_utf8(line).ok()?.rsplit(',').map(str::trim) {
+            let address = hop.parse::<SocketAddr>().map(|address| address.ip());
+            let ip = address.or_else(|_| hop.trim_matches(['[', ']']).parse()).ok()?;
+            nearest = Some(ip);
+            if !site.trusts(ip) {
+                return nearest;
+            }
+        }
+    }
+    nearest
+}
+
+/// Whether an address belongs to this machine or a private network (RFC 1918, RFC 4193).
+fn is_local(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
 /// The response to a whole head, `received[..head]`, and what it means.
 fn answer(
     request: &httparse::Request,
     received: &[u8],
     head: usize,
-    settings: &str,
+    site: &Site,
 ) -> (Vec<u8>, Outcome) {
     if let Some(protocol) = header(request, "upgrade")
         && protocol.eq_ignore_ascii_case("websocket")
     {
+        if !may_connect(request, &site.allow_origin) {
+            return refuse(403, "This page may not connect here");
+        }
         let (head, rest) = received.split_at_checked(head).unwrap_or_default();
         return match upgrade_response(request, head) {
             Ok(response) => (response, Outcome::Upgraded(rest.to_vec())),
@@ -96,13 +183,28 @@ fn answer(
     let path = request.path.unwrap_or_default().split('?').next().unwrap_or_default();
     let (status, content_type, body) = match path {
         "/healthz" => (200, TEXT, "ok\n"),
-        "/config.json" => (200, JSON, settings),
+        "/config.json" => (200, JSON, site.settings.as_str()),
         path => match PAGE.iter().find(|(name, _, _)| *name == path) {
             Some((_, content_type, body)) => (200, *content_type, *body),
             None => (404, TEXT, "Not found\n"),
         },
     };
     (response(status, content_type, body, with_body), Outcome::Answered(status))
+}
+
+/// Whether the page that asks for a WebSocket may have one. Browsers say which page it is; a program
+/// that is no browser says nothing, and could say anything, so it is let in (RFC 6455, section 10.2).
+fn may_connect(request: &httparse::Request, allowed: &[String]) -> bool {
+    allowed.is_empty()
+        || headers(request, "origin").all(|origin| {
+            let Ok(origin) = str::from_utf8(origin) else {
+                return false;
+            };
+            let own = header(request, "host").unwrap_or_default();
+            let host = origin.split_once("://").map(|(_, host)| host);
+            host.is_some_and(|host| host.eq_ignore_ascii_case(own))
+                || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+        })
 }
 
 /// The 101 response. tungstenite checks the request (RFC 6455, section 4.2.1) and computes the
@@ -123,6 +225,11 @@ fn upgrade_response(request: &httparse::Request, head: &[u8]) -> tungstenite::Re
     Ok(bytes)
 }
 
+/// The whole response to a connection for which there is no place.
+pub fn unavailable(full: Full) -> Vec<u8> {
+    response(503, TEXT, &format!("{full}\n"), true)
+}
+
 fn refuse(status: u16, reason: &str) -> (Vec<u8>, Outcome) {
     (response(status, TEXT, &format!("{reason}\n"), true), Outcome::Answered(status))
 }
@@ -131,9 +238,11 @@ fn response(status: u16, content_type: &str, body: &str, with_body: bool) -> Vec
     let reason = match status {
         200 => "OK",
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         431 => "Request Header Fields Too Large",
+        503 => "Service Unavailable",
         _ => "",
     };
     let mut text = format!(
@@ -147,8 +256,10 @@ fn response(status: u16, content_type: &str, body: &str, with_body: bool) -> Vec
          Connection: close\r\n",
         body.len()
     );
-    if status == 405 {
-        text.push_str("Allow: GET, HEAD\r\n");
+    match status {
+        405 => text.push_str("Allow: GET, HEAD\r\n"),
+        503 => text.push_str(&format!("Retry-After: {}\r\n", RETRY_AFTER.as_secs())),
+        _ => {}
     }
     text.push_str("\r\n");
     if with_body {
@@ -169,8 +280,16 @@ pub fn settings(ice_servers: &str, tls_port: Option<u16>) -> String {
     json
 }
 
+/// All values of a header.
+fn headers<'r>(request: &'r httparse::Request, name: &str) -> impl Iterator<Item = &'r [u8]> {
+    request
+        .headers
+        .iter()
+        .filter(move |header| header.name.eq_ignore_ascii_case(name))
+        .map(|header| header.value)
+}
+
 /// A header's text; `None` also when it is not UTF-8.
-fn header<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> Option<&'a str> {
-    let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-    std::str::from_utf8(found.value).ok()
+fn header<'r>(request: &'r httparse::Request, name: &str) -> Option<&'r str> {
+    headers(request, name).next().and_then(|value| str::from_utf8(value).ok())
 }

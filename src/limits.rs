@@ -4,9 +4,11 @@
 //! an auditor finds all of them on one page.
 
 use std::collections::HashMap;
-use std::net::TcpStream;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -16,9 +18,6 @@ pub const MAX_NAME: usize = 128;
 /// Deepest nesting of a message's JSON, the message's own braces included. The server would not
 /// mind more, but the recipient's parser may recurse.
 pub const MAX_DEPTH: usize = 128;
-
-/// Largest message, in bytes. An offer with audio and video is 4 to 10 KB.
-pub const MAX_MESSAGE: usize = 64 * 1024;
 
 /// How much longer than the message a reply to it can be, in bytes. Only the text of an error is
 /// ours: a name in it is at most [`MAX_NAME`] bytes, each at most 6 as JSON (`\u0000`), plus about
@@ -39,13 +38,30 @@ pub const RECV_BUFFER: usize = 8 * 1024;
 /// (Its own default is 128 KiB, allocated at once.)
 pub const READ_BUFFER: usize = 2 * 1024;
 
-/// Stack of a client's thread, in bytes of address space; only touched pages take memory. Twenty
-/// times what the deepest path, a TLS handshake, was seen to use.
-pub const CLIENT_STACK: usize = 512 * 1024;
+/// Stack of a client's thread, in bytes; only touched pages take memory. A TLS handshake, the
+/// deepest path, was seen to touch 16 KiB of it.
+pub const CLIENT_STACK: usize = 128 * 1024;
+
+/// What TLS holds for a connection at most, in bytes: OpenSSL's two record buffers of 17 KiB each,
+/// and its state, which is largest during the handshake.
+pub const TLS_STATE: usize = 96 * 1024;
+
+/// What the process needs with nobody connected, in bytes: its code, libraries, and allocator.
+pub const BASE_MEMORY: usize = 16 * 1024 * 1024;
 
 /// How long the accept loop waits after it could not accept or start a thread. Whatever ran out
 /// (descriptors, threads, memory) comes back when a client leaves, not sooner for asking often.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How soon a client that found no place is asked to come again.
+pub const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// How often at most the accept loop logs that it turns clients away or can't take them.
+pub const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Descriptors that the process needs besides one for each connection: standard streams, ports,
+/// signals, and the files that it reads. It was seen to use 10.
+pub const OWN_DESCRIPTORS: usize = 32;
 
 /// The waits that a connection can cost. They travel together so that a test can shorten them;
 /// the program itself always runs with [`Timeouts::default`].
@@ -83,9 +99,184 @@ impl Default for Timeouts {
     }
 }
 
-/// The open connections, handshakes included: how many, and a handle to wake each.
-#[derive(Default)]
+/// The bounds that an operator can choose. [`usize::MAX`] stands for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once, handshakes and page requests included.
+    pub max_connections: usize,
+    /// Of these, how many from one address. An IPv6 /64 counts as one: it is what one customer
+    /// gets, and can fill with addresses at will.
+    pub max_per_ip: usize,
+    /// Largest message, in bytes. An offer with audio and video is 4 to 10 KB.
+    pub max_message: usize,
+    /// Messages a second from one connection, once [`BURST_SECONDS`] worth of them at once are used
+    /// up. A call's start is a few dozen.
+    pub max_rate: usize,
+    /// Calls that one connection can have made at once. A mesh call is one for each of the others.
+    pub max_calls: usize,
+}
+
+impl Default for Limits {
+    /// What a Raspberry Pi can live with; [`Limits::worst_case`] has the arithmetic.
+    fn default() -> Self {
+        Limits {
+            max_connections: 1024,
+            max_per_ip: 128,
+            max_message: 64 * 1024,
+            max_rate: 50,
+            max_calls: 32,
+        }
+    }
+}
+
+impl Limits {
+    /// What `--print-limits` prints: every bound, and the memory that they add up to.
+    pub fn report(&self, timeouts: &Timeouts) -> String {
+        let bound = |limit: usize, unit: &str| match limit {
+            usize::MAX => "no limit".to_string(),
+            limit => format!("{limit}{unit}"),
+        };
+        let kib = |bytes: usize| bytes.div_ceil(1024);
+        let Timeouts { handshake, idle, pong, write, probe, linger, stop } = timeouts;
+        let mut report = format!(
+            "connections at once          {}\n\
+             of these from one address    {} (an IPv6 /64 is one address)\n\
+             message                      {}, nested at most {MAX_DEPTH} deep\n\
+             messages of one connection   {}, {BURST_SECONDS} s worth of them at once;\n\
+             \u{20}                            who is over that for {ABUSE_TIME:?} is disconnected\n\
+             calls of one connection      {}\n\
+             name                         {MAX_NAME} bytes\n\
+             request head                 {MAX_HEAD} bytes, {MAX_HEADERS} headers\n\
+             TLS and HTTP handshake       {handshake:?} together\n\
+             silence                      {idle:?}, and {pong:?} more after a ping\n\
+             a client that takes no data  {write:?}\n\
+             the holder of a wanted name  {probe:?} to answer a ping\n\
+             after our last word          {linger:?}\n\
+             after the signal to stop     {stop:?}\n\n",
+            bound(self.max_connections, ""),
+            bound(self.max_per_ip, ""),
+            bound(self.max_message, " bytes"),
+            bound(self.max_rate, " a second"),
+            bound(self.max_calls, ""),
+        );
+        match self.worst_case() {
+            None => report.push_str("With a limit missing, memory has no bound.\n"),
+            Some(WorstCase { parts, connection, total }) => {
+                report.push_str("Memory in the worst case, for each connection:\n");
+                for (bytes, what) in parts {
+                    report.push_str(&format!("  {:>7} KiB  {what}\n", kib(bytes)));
+                }
+                report.push_str(&format!(
+                    "  {:>7} KiB  together\n\
+                     times {} connections, and {} KiB for the process: {} MiB.\n\
+                     The kernel's socket buffers come on top (net.ipv4.tcp_mem bounds them).\n",
+                    kib(connection),
+                    self.max_connections,
+                    kib(BASE_MEMORY),
+                    total.div_ceil(1024 * 1024),
+                ));
+            }
+        }
+        report
+    }
+
+    /// The arithmetic of the worst case; `None` if one of the limits is missing.
+    pub fn worst_case(&self) -> Option<WorstCase> {
+        // A buffer that grows can be twice as large as what it holds.
+        let message = self.max_message.checked_add(MAX_REPLY_OVERHEAD)?.checked_mul(2)?;
+        let partner = MAX_NAME + 64; // in a tree of names
+        let parts = [
+            (CLIENT_STACK, "the thread's stack, if all of it were touched"),
+            (RECV_BUFFER, "received, not yet taken"),
+            (
+                message.checked_mul(2)?.checked_add(READ_BUFFER)?,
+                "a frame, and the fragments before it",
+            ),
+            (message, "a message or a reply on its way out"),
+            (TLS_STATE, "TLS"),
+            (self.max_calls.checked_mul(2 * partner)?, "partners, noted on both sides"),
+        ];
+        let connection =
+            parts.iter().try_fold(0_usize, |sum, (bytes, _)| sum.checked_add(*bytes))?;
+        let total = connection.checked_mul(self.max_connections)?.checked_add(BASE_MEMORY)?;
+        Some(WorstCase { parts, connection, total })
+    }
+}
+
+/// The most memory that some [`Limits`] let the process take, in bytes.
+pub struct WorstCase {
+    /// What one connection takes, and for what.
+    pub parts: [(usize, &'static str); 6],
+    /// The sum of these.
+    pub connection: usize,
+    /// All connections, and the process itself.
+    pub total: usize,
+}
+
+/// What a connection may send at once is this many seconds' worth of its rate.
+pub const BURST_SECONDS: u32 = 4;
+
+/// Who sends too much for this long without a break is disconnected.
+pub const ABUSE_TIME: Duration = Duration::from_secs(10);
+
+/// A break: no refusal for this long.
+const ABUSE_BREAK: Duration = Duration::from_secs(1);
+
+/// The message rate of one connection, as a "leaky bucket": each message takes up a bit of time,
+/// the bit being a second divided by the rate, and the times add up. Who is further ahead of the
+/// clock than the burst allows has to wait. (The generic cell rate algorithm, ITU-T I.371.)
+pub struct RateBucket {
+    /// What one message takes; nothing, if there is no limit.
+    interval: Duration,
+    /// When all messages so far will have been paid for.
+    paid_until: Instant,
+    /// The first and the last refusal of a time without a break.
+    refusals: Option<(Instant, Instant)>,
+}
+
+/// What the bucket says to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Handle it.
+    Allowed,
+    /// Refuse it.
+    Refused,
+    /// Refuse it, and disconnect the client, which has been at it for [`ABUSE_TIME`].
+    Abusive,
+}
+
+impl RateBucket {
+    /// A full bucket for `rate` messages a second.
+    pub fn new(rate: usize, now: Instant) -> RateBucket {
+        let rate = u32::try_from(rate).unwrap_or(u32::MAX);
+        RateBucket { interval: Duration::from_secs(1) / rate, paid_until: now, refusals: None }
+    }
+
+    /// Takes a message out, if there is one left.
+    pub fn take(&mut self, now: Instant) -> Verdict {
+        let paid_until = self.paid_until.max(now) + self.interval;
+        let burst = Duration::from_secs(BURST_SECONDS.into());
+        if paid_until <= now + burst {
+            self.paid_until = paid_until;
+            return Verdict::Allowed;
+        }
+        let first = match self.refusals {
+            Some((first, last)) if now - last <= ABUSE_BREAK => first,
+            _ => now,
+        };
+        self.refusals = Some((first, now));
+        if now - first < ABUSE_TIME { Verdict::Refused } else { Verdict::Abusive }
+    }
+
+    /// How long it takes until there is room for another message.
+    pub fn pause(&self) -> Duration {
+        self.interval
+    }
+}
+
+/// The open connections, handshakes included: how many, whose, and a handle to wake each.
 pub struct Slots {
+    limits: Limits,
     open: Mutex<OpenSlots>,
     emptied: Condvar,
 }
@@ -94,22 +285,53 @@ pub struct Slots {
 struct OpenSlots {
     next: u64,
     sockets: HashMap<u64, Arc<TcpStream>>,
+    per_block: HashMap<IpAddr, usize>,
 }
 
 /// One connection's place among the [`Slots`]; dropping it gives the place back.
 pub struct Slot {
     slots: Arc<Slots>,
     number: u64,
+    block: Option<IpAddr>,
+}
+
+/// Why there is no place for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// [`Limits::max_connections`] are open.
+    Server,
+    /// [`Limits::max_per_ip`] of them from this address.
+    Address,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Full::Server => "the server is full (--max-connections)",
+            Full::Address => "too many connections from this address (--max-per-ip)",
+        })
+    }
 }
 
 impl Slots {
-    /// Takes a place for a connection.
-    pub fn take(self: &Arc<Self>, socket: Arc<TcpStream>) -> Slot {
+    /// No connections yet.
+    pub fn new(limits: Limits) -> Arc<Slots> {
+        Arc::new(Slots { limits, open: Mutex::default(), emptied: Condvar::new() })
+    }
+
+    /// Takes a place for a connection. Whose it is can be said later, with [`Slot::assign`].
+    ///
+    /// # Errors
+    /// All places are taken.
+    pub fn take(self: &Arc<Self>, socket: Arc<TcpStream>) -> Result<Slot, Full> {
         let mut open = self.open.lock();
+        if open.sockets.len() >= self.limits.max_connections {
+            return Err(Full::Server);
+        }
         let number = open.next;
         open.next += 1;
         open.sockets.insert(number, socket);
-        Slot { slots: self.clone(), number }
+        Ok(Slot { slots: self.clone(), number, block: None })
     }
 
     /// How many connections are open.
@@ -122,7 +344,7 @@ impl Slots {
     pub fn wake_all(&self) {
         for socket in self.open.lock().sockets.values() {
             // An error means that the connection is gone already.
-            let _ = socket.shutdown(std::net::Shutdown::Read);
+            let _ = socket.shutdown(Shutdown::Read);
         }
     }
 
@@ -134,13 +356,47 @@ impl Slots {
     }
 }
 
+impl Slot {
+    /// Counts this connection as one of `address`, once.
+    ///
+    /// # Errors
+    /// The address has all the connections that it may have.
+    pub fn assign(&mut self, address: IpAddr) -> Result<(), Full> {
+        let block = block_of(address);
+        let mut open = self.slots.open.lock();
+        let count = open.per_block.entry(block).or_default();
+        if *count >= self.slots.limits.max_per_ip {
+            return Err(Full::Address);
+        }
+        *count += 1;
+        self.block = Some(block);
+        Ok(())
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut open = self.slots.open.lock();
         open.sockets.remove(&self.number);
+        if let Some(block) = self.block
+            && let Entry::Occupied(mut count) = open.per_block.entry(block)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         if open.sockets.is_empty() {
             self.slots.emptied.notify_all();
         }
+    }
+}
+
+/// The part of an address that counts as one: all of an IPv4 address, the first half of an IPv6 one.
+fn block_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        v4 => v4,
     }
 }
 
@@ -149,19 +405,103 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
+    const LIMITS: Limits = Limits {
+        max_connections: 3,
+        max_per_ip: 2,
+        max_message: usize::MAX,
+        max_rate: usize::MAX,
+        max_calls: usize::MAX,
+    };
+
+    fn socket() -> Arc<TcpStream> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap())
+    }
+
     #[test]
     fn a_dropped_slot_is_free_again_and_the_last_one_ends_the_wait() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let socket = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
-        let slots = Arc::new(Slots::default());
-
-        let first = slots.take(socket.clone());
-        let second = slots.take(socket);
-        assert_eq!(slots.count(), 2);
+        let slots = Slots::new(LIMITS);
+        let first = slots.take(socket()).unwrap();
+        let second = slots.take(socket()).unwrap();
+        let third = slots.take(socket()).unwrap();
+        assert_eq!(slots.take(socket()).err(), Some(Full::Server));
         drop(first);
-        assert_eq!(slots.count(), 1);
+        assert_eq!(slots.count(), 2);
+        drop(slots.take(socket()).unwrap());
+        drop(third);
         assert!(!slots.wait_until_empty(Duration::from_millis(1)));
         drop(second);
         assert!(slots.wait_until_empty(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn an_address_has_its_share_and_an_ipv6_64_is_one_address() {
+        let slots = Slots::new(LIMITS);
+        let assigned = |address: &str| {
+            let mut slot = slots.take(socket()).unwrap();
+            slot.assign(address.parse().unwrap()).map(|()| slot)
+        };
+        for [first, second, third] in [
+            ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"],
+            ["2001:db8:0:1::1", "2001:db8:0:1:ffff::", "2001:db8:0:1:1:2:3:4"],
+        ] {
+            let held = (assigned(first).unwrap(), assigned(second).unwrap());
+            assert_eq!(assigned(third).err(), Some(Full::Address));
+            drop(held.0);
+            drop(assigned(third).unwrap());
+            drop(held.1);
+        }
+        let _other = (assigned("2001:db8:0:1::1"), assigned("2001:db8:0:2::1"));
+        assert!(slots.open.lock().per_block.len() == 2);
+        drop(_other);
+        assert!(slots.open.lock().per_block.is_empty());
+    }
+
+    #[test]
+    fn a_bucket_allows_its_burst_and_then_its_rate() {
+        let start = Instant::now();
+        let mut bucket = RateBucket::new(50, start);
+        for _ in 0..200 {
+            assert_eq!(bucket.take(start), Verdict::Allowed);
+        }
+        assert_eq!(bucket.take(start), Verdict::Refused);
+        let later = start + Duration::from_millis(100);
+        for _ in 0..5 {
+            assert_eq!(bucket.take(later), Verdict::Allowed);
+        }
+        assert_eq!(bucket.take(later), Verdict::Refused);
+        // After a quiet time the burst is there again, and not more than that.
+        let much_later = later + Duration::from_secs(3600);
+        for _ in 0..200 {
+            assert_eq!(bucket.take(much_later), Verdict::Allowed);
+        }
+        assert_eq!(bucket.take(much_later), Verdict::Refused);
+    }
+
+    #[test]
+    fn only_who_never_stops_is_abusive() {
+        let mut now = Instant::now();
+        let mut bucket = RateBucket::new(1, now);
+        let mut verdicts = |step: Duration, count: usize| -> Vec<Verdict> {
+            (0..count)
+                .map(|_| {
+                    now += step;
+                    bucket.take(now)
+                })
+                .collect()
+        };
+        // 20 a second for nearly 10 s, a break of 2 s, and again.
+        let step = Duration::from_millis(50);
+        assert!(!verdicts(step, 195).contains(&Verdict::Abusive));
+        verdicts(Duration::from_secs(2), 1);
+        assert!(!verdicts(step, 195).contains(&Verdict::Abusive));
+        assert!(verdicts(step, 20).contains(&Verdict::Abusive));
+    }
+
+    #[test]
+    fn no_limit_is_no_limit() {
+        let now = Instant::now();
+        let mut bucket = RateBucket::new(usize::MAX, now);
+        assert!((0..100_000).all(|_| bucket.take(now) == Verdict::Allowed));
     }
 }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Sender};
@@ -21,6 +22,10 @@ fn main() -> ExitCode {
         Ok(Command::Run(config)) => run(&config),
         Ok(Command::Help) => {
             print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        Ok(Command::PrintLimits(config)) => {
+            print!("{}", config.limits.report(&Timeouts::default()));
             ExitCode::SUCCESS
         }
         Ok(Command::Version) => {
@@ -68,6 +73,12 @@ fn start_log(level: LevelFilter) {
     if let Err(problem) = log::set_boxed_logger(Box::new(Expendable(logger))) {
         eprintln!("signal-server: no log: {problem}");
     }
+    // Where it was, and no more: a panic's message can quote what a client sent. Not through the
+    // logger, whose own panic could be what this is about.
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let _ = writeln!(io::stderr(), "ERROR [signal_server] a thread panicked at {place}");
+    }));
 }
 
 /// A log whose lines may get lost. `SimpleLogger` panics when stderr can't be written to, and a full

@@ -82,6 +82,8 @@ pub enum Fault {
     UserNotFound(String),
     /// The recipient takes no data, and is being disconnected.
     UserUnreachable(String),
+    /// The sender is over its message rate, or over its number of calls.
+    RateLimited,
 }
 
 /// Why a login was refused.
@@ -186,6 +188,7 @@ impl Fault {
             Fault::WrongSender(_) => "wrong-sender",
             Fault::UserNotFound(_) => "user-not-found",
             Fault::UserUnreachable(_) => "user-unreachable",
+            Fault::RateLimited => "rate-limited",
         }
     }
 }
@@ -203,6 +206,7 @@ impl fmt::Display for Fault {
             }
             Fault::UserNotFound(name) => write!(f, "User not found: {}", excerpt(name)),
             Fault::UserUnreachable(name) => write!(f, "User unreachable: {}", excerpt(name)),
+            Fault::RateLimited => f.write_str("Too many messages"),
         }
     }
 }
@@ -478,7 +482,7 @@ mod tests {
 
     #[test]
     fn no_reply_is_much_longer_than_the_message_it_answers() {
-        use crate::limits::{MAX_MESSAGE, MAX_REPLY_OVERHEAD};
+        use crate::limits::{Limits, MAX_REPLY_OVERHEAD};
         // A control character is the one that takes more room in JSON than in a string.
         let long = "\u{1}".repeat(10_000);
         let text =
@@ -495,6 +499,6 @@ mod tests {
             assert!(envelope.refusal(&fault).len() <= text.len() + MAX_REPLY_OVERHEAD);
         }
         let name = "\u{1}".repeat(MAX_NAME);
-        assert!(goodbye(&name, &name).len() <= MAX_MESSAGE);
+        assert!(goodbye(&name, &name).len() <= Limits::default().max_message);
     }
 }

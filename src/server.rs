@@ -2,21 +2,27 @@
 //!
 //! The accept loop never does I/O with a client and never ends because of one.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::fmt;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use native_tls::TlsAcceptor;
 
 use crate::client::{self, Shared};
 use crate::config::{Config, Listen, Tls};
-use crate::http;
-use crate::limits::{ACCEPT_PAUSE, CLIENT_STACK, Slots, Timeouts};
+use crate::http::{self, Site};
+use crate::limits::{
+    ACCEPT_PAUSE, CLIENT_STACK, COMPLAINT_PAUSE, Full, Limits, OWN_DESCRIPTORS, Slots, Timeouts,
+};
 use crate::registry::Registry;
 use crate::tls;
 
@@ -96,11 +102,18 @@ pub fn run(
     shutdown: &Receiver<()>,
 ) -> io::Result<()> {
     let tls_port = listeners.iter().find(|l| l.tls.is_some()).map(|l| l.address.port());
+    let limits = fit_to_descriptors(config.limits);
     let shared = Arc::new(Shared {
         registry: Registry::default(),
-        slots: Arc::new(Slots::default()),
+        slots: Slots::new(limits),
+        limits,
         timeouts,
-        settings: http::settings(&config.ice_servers, tls_port),
+        site: Site {
+            settings: http::settings(&config.ice_servers, tls_port),
+            allow_origin: config.allow_origin.clone(),
+            trust_proxy: config.trust_proxy.clone(),
+            proxy_hinted: AtomicBool::new(false),
+        },
         stopping: AtomicBool::new(false),
     });
 
@@ -134,36 +147,118 @@ pub fn run(
     Ok(())
 }
 
+/// Lowers the number of connections to what the process may open files for: better to turn clients
+/// away with a word than to fail to accept them.
+fn fit_to_descriptors(mut limits: Limits) -> Limits {
+    // There is no way to ask the system for it without `unsafe`; Linux also writes it down.
+    let Some(files) = fs::read_to_string("/proc/self/limits").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        line.split_whitespace().next()?.parse::<usize>().ok()
+    }) else {
+        return limits;
+    };
+    let wanted = limits.max_connections;
+    let possible = files.saturating_sub(OWN_DESCRIPTORS).max(1);
+    if wanted != usize::MAX && wanted > possible {
+        let needed = wanted.saturating_add(OWN_DESCRIPTORS);
+        warn!(
+            "this process may open {files} files, so --max-connections is {possible} instead of \
+             {wanted}; for all of them, run `ulimit -n {needed}` before it, or set \
+             LimitNOFILE={needed} in its systemd unit"
+        );
+        limits.max_connections = possible;
+    }
+    limits
+}
+
 /// Accepts connections until the server stops, and starts a thread for each.
 fn accept(listener: &Listener, shared: &Arc<Shared>) {
+    let mut complaints = Complaints::default();
     loop {
         let accepted = listener.socket.accept();
         if shared.stopping.load(Ordering::Relaxed) {
             return;
         }
-        let started = accepted.and_then(|(socket, address)| {
-            start_client(shared.clone(), Arc::new(socket), address, listener.tls.clone())
+        let started = accepted.and_then(|(socket, mut address)| {
+            address.set_ip(address.ip().to_canonical());
+            start_client(shared, socket, address, listener.tls.clone())
         });
-        if let Err(error) = started {
-            warn!("cannot take a connection: {error}");
-            thread::sleep(ACCEPT_PAUSE);
+        match started {
+            Ok(None) => {}
+            Ok(Some(full)) => complaints.log(&full),
+            Err(error) => {
+                complaints.log(&format_args!("cannot take a connection: {error}"));
+                thread::sleep(ACCEPT_PAUSE);
+            }
         }
     }
 }
 
-/// `thread::spawn` would panic when the system has no thread left; this returns the error.
+/// Starts the thread of a client, if there is a place for it. (`thread::spawn` would panic when the
+/// system has no thread left; this returns the error.)
 fn start_client(
-    shared: Arc<Shared>,
-    socket: Arc<TcpStream>,
+    shared: &Arc<Shared>,
+    socket: TcpStream,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
-) -> io::Result<()> {
-    let slot = shared.slots.take(socket.clone());
+) -> io::Result<Option<Full>> {
+    let socket = Arc::new(socket);
+    let slot = shared.slots.take(socket.clone()).and_then(|mut slot| {
+        // For whom a proxy asks, its request will say.
+        if !shared.site.trusts(address.ip()) {
+            slot.assign(address.ip())?;
+        }
+        Ok(slot)
+    });
+    let slot = match slot {
+        Ok(slot) => slot,
+        Err(full) => {
+            if tls.is_none() {
+                turn_away(&socket, full);
+            }
+            return Ok(Some(full));
+        }
+    };
+    let shared = shared.clone();
     thread::Builder::new()
         .name("client".into())
         .stack_size(CLIENT_STACK)
         .spawn(move || client::serve(&shared, slot, socket, address, tls.as_ref()))?;
-    Ok(())
+    Ok(None)
+}
+
+/// Answers 503 without waiting for anything. The response fits an empty send buffer; if the request
+/// is not there yet, the client may see a reset instead of it.
+fn turn_away(mut socket: &TcpStream, full: Full) {
+    let mut request = [0; 1024];
+    let _ = socket
+        .set_nonblocking(true)
+        .and_then(|()| socket.write(&http::unavailable(full)))
+        .and_then(|_| socket.shutdown(Shutdown::Write))
+        .and_then(|()| socket.read(&mut request));
+}
+
+/// What the accept loop has to say, at most once in [`COMPLAINT_PAUSE`]: a flood of connections must
+/// not become a flood of lines.
+#[derive(Default)]
+struct Complaints {
+    last: Option<Instant>,
+    unsaid: usize,
+}
+
+impl Complaints {
+    fn log(&mut self, complaint: &dyn fmt::Display) {
+        let now = Instant::now();
+        if self.last.is_some_and(|last| now - last < COMPLAINT_PAUSE) {
+            self.unsaid += 1;
+            return;
+        }
+        match self.unsaid {
+            0 => warn!("{complaint}"),
+            unsaid => warn!("{complaint} (and {unsaid} more since the last such line)"),
+        }
+        *self = Complaints { last: Some(now), unsaid: 0 };
+    }
 }
 
 /// Logs where clients can connect.

@@ -13,7 +13,7 @@
 //!
 //! This file never looks at a message, and never decides who is disconnected.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -43,8 +43,10 @@ pub struct Wire {
 pub struct User {
     /// As it logged in.
     pub name: String,
-    /// Everyone this user is in a call with, by name. Both sides list each other.
-    pub partners: BTreeSet<String>,
+    /// Everyone this user is in a call with, by name, and whether it was this user who made the
+    /// call. Both sides list each other. What a user makes is limited; what others make is limited
+    /// for them, so that nobody can use up this user's share.
+    pub partners: BTreeMap<String, bool>,
 }
 
 enum Link {

@@ -53,14 +53,21 @@ fn help_and_version_are_printed() {
         "--key",
         "--ice-servers",
         "--log",
+        "--max-connections",
+        "--max-per-ip",
+        "--max-message",
+        "--max-rate",
+        "--max-calls",
+        "--print-limits",
+        "--allow-origin",
+        "--trust-proxy",
         "--help",
         "--version",
+        "SIGNAL_MAX_RATE",
     ] {
         assert!(help.contains(option), "{option}");
     }
-    for variable in ["LISTEN", "TLS_LISTEN", "CERT", "KEY", "ICE_SERVERS", "LOG"] {
-        assert!(help.contains(&format!("SIGNAL_{variable}")), "{variable}");
-    }
+    assert!(help.lines().all(|line| line.len() <= 86), "a line is too wide");
     assert_eq!(run(&["--version"]), (0, format!("signal-server {}\n", env!("CARGO_PKG_VERSION"))));
 }
 
@@ -397,4 +404,35 @@ fn no_new_connection_is_taken_while_stopping() {
     assert!(server.stop().success());
     assert!(std::net::TcpStream::connect(("127.0.0.1", plain)).is_err());
     assert!(std::net::TcpStream::connect(("127.0.0.1", tls)).is_err());
+}
+
+#[test]
+fn every_option_has_a_variable_of_its_name() {
+    let variables = [
+        ("SIGNAL_MAX_CONNECTIONS", "11", "11"),
+        ("SIGNAL_MAX_PER_IP", "12", "12"),
+        ("SIGNAL_MAX_MESSAGE", "13333", "13333 bytes"),
+        ("SIGNAL_MAX_RATE", "14", "14 a second"),
+        ("SIGNAL_MAX_CALLS", "0", "no limit"),
+    ];
+    let mut command = program();
+    command.arg("--print-limits").stdout(Stdio::piped());
+    for (name, value, _) in variables {
+        command.env(name, value);
+    }
+    let report = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    for (name, _, shown) in variables {
+        assert!(report.contains(shown), "{name}: {report}");
+    }
+    // With a limit missing, no sum is given.
+    assert!(report.contains("memory has no bound"), "{report}");
+}
+
+#[test]
+fn print_limits_shows_the_arithmetic() {
+    let (code, report) = run(&["--print-limits"]);
+    assert_eq!(code, 0);
+    for word in ["1024", "128", "65536 bytes", "50 a second", "32", "10s", "stack", "TLS", "MiB"] {
+        assert!(report.contains(word), "no {word}: {report}");
+    }
 }

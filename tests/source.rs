@@ -43,7 +43,7 @@ fn one_file_locks_the_map_and_one_starts_threads() {
     };
     assert_eq!(holding("users.lock()"), ["registry"]);
     assert_eq!(holding("users: Mutex"), ["registry"]);
-    assert_eq!(holding("thread::"), ["server"]);
+    assert_eq!(holding("thread::Builder"), ["server"]);
     // `thread::spawn` panics when there is no thread left; the builder returns an error.
     assert!(holding("thread::spawn").is_empty());
     assert!(holding("unsafe").is_empty());

@@ -31,9 +31,9 @@ export class Signaling {
   #retryTimer;
 
   /**
-   * `on` holds four functions: `online(name)` after every login, `lost(limitBroken)` whenever the line
-   * goes away (a new attempt is then under way), `refused(reason)` when the server does not want
-   * this login (no new attempt), and `message(object)` for everything else.
+   * `on` holds four functions: `online(name)` after every login, `lost(limitBroken)` whenever the
+   * line goes away (a new attempt is then under way), `refused(reason)` when the server does not
+   * want this login (no new attempt), and `message(object)` for everything else.
    */
   constructor(url, on) {
     this.#url = url;

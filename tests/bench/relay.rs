@@ -32,11 +32,11 @@ const BARE_RELAY: &str = "--bare-relay";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    if let [first, cert, key] = &arguments[..] {
-        if first == BARE_RELAY {
-            bare::serve(cert, key);
-            return ExitCode::SUCCESS;
-        }
+    if let [first, cert, key] = &arguments[..]
+        && first == BARE_RELAY
+    {
+        bare::serve(cert, key);
+        return ExitCode::SUCCESS;
     }
     // `cargo bench` says --bench. `cargo test --benches` does not: it only wants to see it build.
     if !arguments.iter().any(|argument| argument == "--bench") {

@@ -115,6 +115,7 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_signal-server"));
         command
             .args(["--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0", "--log", "debug"])
+            .args(["--max-rate", "0"]) // Tests are quick. Those of the rate set their own.
             .arg("--cert")
             .arg(&CERTIFICATE.cert)
             .arg("--key")
@@ -317,6 +318,8 @@ pub struct Local {
 impl Local {
     pub fn start(timeouts: Timeouts) -> Local {
         let arguments = [
+            "--max-rate",
+            "0",
             "--listen",
             "127.0.0.1:0",
             "--tls-listen",
