@@ -30,8 +30,8 @@ use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
 use crate::http::{self, Outcome, Site};
 use crate::limits::{
-    Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER, RateBucket, Slot, Slots, Timeouts,
-    Verdict,
+    FLOOD_PAUSE, Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER, RateBucket, Slot, Slots,
+    Timeouts, Verdict,
 };
 use crate::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
 use crate::registry::{Peer, Registry};
@@ -167,23 +167,34 @@ impl Client<'_> {
         }
     }
 
-    /// Handles all the messages in what was received, as far as the client's rate allows. One that
-    /// sends too much is answered and read from no faster than its rate: the rest waits in its own
-    /// network stack, and costs us nothing.
+    /// Handles all the messages in what was received, as far as the client's rate allows.
     fn work_through(&self, bucket: &mut RateBucket) -> Result<(), Ending> {
+        let mut messages = 0;
         while let Some(message) = self.next_message()? {
-            match bucket.take(Instant::now()) {
-                Verdict::Allowed => self.handle(message, None),
-                Verdict::Refused => {
-                    self.handle(message, Some(Fault::RateLimited));
-                    thread::sleep(bucket.pause());
-                }
-                Verdict::Abusive => {
-                    return Err(Ending::Broken(CloseCode::Policy, "too many messages"));
-                }
-            }
+            messages += 1;
+            // A long message is as much work as several short ones.
+            let refused = !self.pay(bucket, 1 + message.len() / RECV_BUFFER)?;
+            self.handle(message, refused);
+        }
+        if messages == 0 {
+            // Waking us up for a few bytes is work as well.
+            self.pay(bucket, 1)?;
         }
         Ok(())
+    }
+
+    /// Takes `cost` out of the client's bucket; false if there is not that much in it. Then this
+    /// also waits, with no lock: meanwhile what the client sends stays in its own network stack, and
+    /// costs us nothing.
+    fn pay(&self, bucket: &mut RateBucket, cost: usize) -> Result<bool, Ending> {
+        match bucket.take(Instant::now(), cost) {
+            Verdict::Allowed => Ok(true),
+            Verdict::Refused => {
+                thread::sleep(FLOOD_PAUSE);
+                Ok(false)
+            }
+            Verdict::Abusive => Err(Ending::Broken(CloseCode::Policy, "too many messages")),
+        }
     }
 
     /// Waits for bytes from the client, and pings it when none come.
@@ -234,8 +245,8 @@ impl Client<'_> {
         }
     }
 
-    /// Does what a message asks for, or tells the client why not, which may be known already.
-    fn handle(&self, message: Message, refused: Option<Fault>) {
+    /// Does what a message asks for, or tells the client why not; `refused` if it is over its rate.
+    fn handle(&self, message: Message, refused: bool) {
         if message.is_ping() || message.is_pong() {
             return;
         }
@@ -251,7 +262,8 @@ impl Client<'_> {
             Ok(envelope) => envelope,
             Err(fault) => return self.refuse(&fault, protocol::error_reply(&fault, None, None)),
         };
-        let done = match refused.map_or_else(|| envelope.signal(&text), Err) {
+        let signal = if refused { Err(Fault::RateLimited) } else { envelope.signal(&text) };
+        let done = match signal {
             Ok(Signal::Login) => {
                 self.login(&envelope, &text);
                 Ok(())
@@ -505,7 +517,7 @@ fn reach<'p>(
 /// Sends to another user; disconnects that user if it takes no data.
 fn send(recipient: &mut WebSocket<Wire>, name: &str, message: Message) -> Result<(), Fault> {
     recipient.send(message).map_err(|error| {
-        info!("{name:?} takes no data, disconnecting: {error}");
+        info!("cannot send to {name:?}, disconnecting: {error}");
         recipient.get_ref().disconnect();
         Fault::UserUnreachable(name.into())
     })
@@ -523,5 +535,94 @@ fn ending_of(error: Error) -> Ending {
         Error::Utf8(_) => Ending::Broken(CloseCode::Invalid, "text is not UTF-8"),
         Error::Protocol(_) => Ending::Broken(CloseCode::Protocol, "not RFC 6455"),
         _ => Ending::Gone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http;
+    use std::net::TcpListener;
+
+    fn shared() -> Shared {
+        let limits = Limits::default();
+        let site = Site {
+            settings: http::settings("[]", None),
+            allow_origin: vec![],
+            trust_proxy: vec![],
+            proxy_hinted: AtomicBool::new(false),
+        };
+        Shared {
+            registry: Registry::default(),
+            slots: Slots::new(limits),
+            limits,
+            timeouts: Timeouts::default(),
+            site,
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// A client as it is after the handshakes, and the other end of its socket.
+    fn client(shared: &Shared) -> (Client<'_>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let other_end = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        let socket = Arc::new(socket);
+        let mut wire = Wire::accept(socket.clone(), None, &shared.timeouts).unwrap();
+        wire.end_handshake(&shared.timeouts).unwrap();
+        let peer = Arc::new(Mutex::new(WebSocket::from_raw_socket(wire, Role::Server, None)));
+        (Client { shared, peer, socket, address, ending: Ending::Panicked }, other_end)
+    }
+
+    fn handle(client: &Client, text: &str) {
+        client.handle(Message::text(text), false);
+    }
+
+    #[test]
+    fn a_panic_frees_the_name_and_tells_the_partner_and_ends_nobody_else() {
+        let shared = shared();
+        let (bob, mut bobs_end) = client(&shared);
+        handle(&bob, r#"{"signalType":"login","fromUser":"bob"}"#);
+        thread::scope(|scope| {
+            let panicked = scope.spawn(|| {
+                let (alice, _alices_end) = client(&shared);
+                handle(&alice, r#"{"signalType":"login","fromUser":"alice"}"#);
+                handle(&alice, r#"{"signalType":"offer","fromUser":"alice","toUser":"bob"}"#);
+                // As in the worst place for it: with her own lock held.
+                let _held = alice.peer.lock();
+                panic!("on purpose");
+            });
+            assert!(panicked.join().is_err());
+        });
+        assert!(shared.registry.find("alice").is_none());
+        assert!(shared.registry.find("bob").is_some());
+
+        bob.peer.lock().get_ref().disconnect(); // so that there is an end to read to
+        let mut heard = Vec::new();
+        bobs_end.read_to_end(&mut heard).unwrap();
+        let leave = protocol::goodbye("alice", "bob");
+        assert!(heard.ends_with(leave.as_bytes()), "{}", String::from_utf8_lossy(&heard));
+    }
+
+    #[test]
+    fn being_called_does_not_use_up_ones_own_calls() {
+        let mut shared = shared();
+        shared.limits.max_calls = 1;
+        let names = ["alice", "bob", "carol"];
+        let clients = names.map(|name| {
+            let (client, other_end) = client(&shared);
+            handle(&client, &format!(r#"{{"signalType":"login","fromUser":"{name}"}}"#));
+            (client, other_end)
+        });
+        let [(alice, _), (bob, _), (carol, _)] = &clients;
+        let text = Utf8Bytes::from_static("{}");
+        assert_eq!(bob.deliver(Signal::Offer, "bob", "alice", &text), Ok(()));
+        assert_eq!(carol.deliver(Signal::Offer, "carol", "alice", &text), Ok(()));
+        // Answering is no call of her own, and neither is more of the same call.
+        assert_eq!(alice.deliver(Signal::Answer, "alice", "bob", &text), Ok(()));
+        assert_eq!(alice.deliver(Signal::Offer, "alice", "carol", &text), Ok(()));
+        // One of them has made the one that is allowed.
+        assert_eq!(bob.deliver(Signal::Offer, "bob", "alice", &text), Ok(()));
+        assert_eq!(bob.deliver(Signal::Offer, "bob", "carol", &text), Err(Fault::RateLimited));
     }
 }

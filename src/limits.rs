@@ -110,7 +110,8 @@ pub struct Limits {
     /// Largest message, in bytes. An offer with audio and video is 4 to 10 KB.
     pub max_message: usize,
     /// Messages a second from one connection, once [`BURST_SECONDS`] worth of them at once are used
-    /// up. A call's start is a few dozen.
+    /// up. A call's start is a few dozen. Each [`RECV_BUFFER`] of a message that is full counts as
+    /// one more, and so does a wake-up for less than a message.
     pub max_rate: usize,
     /// Calls that one connection can have made at once. A mesh call is one for each of the others.
     pub max_calls: usize,
@@ -219,8 +220,16 @@ pub const BURST_SECONDS: u32 = 4;
 /// Who sends too much for this long without a break is disconnected.
 pub const ABUSE_TIME: Duration = Duration::from_secs(10);
 
+/// How long a client that is over its rate is not read from. By then there is room for ten messages
+/// at the default rate, so that a flood wakes us up five times a second and not a thousand times.
+pub const FLOOD_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long to wait for more of a request head that came in part, so that one that drips wakes us up
+/// no more than a hundred times a second. A browser's comes in one piece.
+pub const HEAD_PAUSE: Duration = Duration::from_millis(10);
+
 /// A break: no refusal for this long.
-const ABUSE_BREAK: Duration = Duration::from_secs(1);
+const ABUSE_BREAK: Duration = Duration::from_secs(2);
 
 /// The message rate of one connection, as a "leaky bucket": each message takes up a bit of time,
 /// the bit being a second divided by the rate, and the times add up. Who is further ahead of the
@@ -252,9 +261,10 @@ impl RateBucket {
         RateBucket { interval: Duration::from_secs(1) / rate, paid_until: now, refusals: None }
     }
 
-    /// Takes a message out, if there is one left.
-    pub fn take(&mut self, now: Instant) -> Verdict {
-        let paid_until = self.paid_until.max(now) + self.interval;
+    /// Takes out as much as `cost` messages, if that is left.
+    pub fn take(&mut self, now: Instant, cost: usize) -> Verdict {
+        let cost = u32::try_from(cost).unwrap_or(u32::MAX);
+        let paid_until = self.paid_until.max(now) + self.interval.saturating_mul(cost);
         let burst = Duration::from_secs(BURST_SECONDS.into());
         if paid_until <= now + burst {
             self.paid_until = paid_until;
@@ -266,11 +276,6 @@ impl RateBucket {
         };
         self.refusals = Some((first, now));
         if now - first < ABUSE_TIME { Verdict::Refused } else { Verdict::Abusive }
-    }
-
-    /// How long it takes until there is room for another message.
-    pub fn pause(&self) -> Duration {
-        self.interval
     }
 }
 
@@ -462,20 +467,20 @@ mod tests {
         let start = Instant::now();
         let mut bucket = RateBucket::new(50, start);
         for _ in 0..200 {
-            assert_eq!(bucket.take(start), Verdict::Allowed);
+            assert_eq!(bucket.take(start, 1), Verdict::Allowed);
         }
-        assert_eq!(bucket.take(start), Verdict::Refused);
+        assert_eq!(bucket.take(start, 1), Verdict::Refused);
         let later = start + Duration::from_millis(100);
         for _ in 0..5 {
-            assert_eq!(bucket.take(later), Verdict::Allowed);
+            assert_eq!(bucket.take(later, 1), Verdict::Allowed);
         }
-        assert_eq!(bucket.take(later), Verdict::Refused);
+        assert_eq!(bucket.take(later, 1), Verdict::Refused);
         // After a quiet time the burst is there again, and not more than that.
         let much_later = later + Duration::from_secs(3600);
         for _ in 0..200 {
-            assert_eq!(bucket.take(much_later), Verdict::Allowed);
+            assert_eq!(bucket.take(much_later, 1), Verdict::Allowed);
         }
-        assert_eq!(bucket.take(much_later), Verdict::Refused);
+        assert_eq!(bucket.take(much_later, 1), Verdict::Refused);
     }
 
     #[test]
@@ -486,22 +491,33 @@ mod tests {
             (0..count)
                 .map(|_| {
                     now += step;
-                    bucket.take(now)
+                    bucket.take(now, 1)
                 })
                 .collect()
         };
-        // 20 a second for nearly 10 s, a break of 2 s, and again.
+        // 20 a second for nearly 10 s, a break of 3 s, and again.
         let step = Duration::from_millis(50);
         assert!(!verdicts(step, 195).contains(&Verdict::Abusive));
-        verdicts(Duration::from_secs(2), 1);
+        verdicts(Duration::from_secs(3), 1);
         assert!(!verdicts(step, 195).contains(&Verdict::Abusive));
         assert!(verdicts(step, 20).contains(&Verdict::Abusive));
+    }
+
+    #[test]
+    fn a_long_message_takes_out_more() {
+        let now = Instant::now();
+        let mut bucket = RateBucket::new(50, now);
+        for _ in 0..25 {
+            assert_eq!(bucket.take(now, 8), Verdict::Allowed);
+        }
+        assert_eq!(bucket.take(now, 1), Verdict::Refused);
+        assert_eq!(bucket.take(now, usize::MAX), Verdict::Refused);
     }
 
     #[test]
     fn no_limit_is_no_limit() {
         let now = Instant::now();
         let mut bucket = RateBucket::new(usize::MAX, now);
-        assert!((0..100_000).all(|_| bucket.take(now) == Verdict::Allowed));
+        assert!((0..100_000).all(|_| bucket.take(now, 1) == Verdict::Allowed));
     }
 }

@@ -50,3 +50,28 @@ fn one_file_locks_the_map_and_one_starts_threads() {
     assert!(holding("unwrap()").is_empty());
     assert!(holding(".expect(").is_empty());
 }
+
+#[test]
+fn every_test_that_the_readme_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = String::new();
+    for folder in ["src", "tests"] {
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let security = readme.split("\n## Security\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<_> = security.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
+    assert!(rows.len() > 10, "the table is not where it was");
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        assert!(tests.contains('`'), "no test in: {row}");
+        for test in tests.split(", ").map(|name| name.trim_matches('`')) {
+            assert!(sources.contains(&format!("fn {test}(")), "no test is called {test}");
+        }
+    }
+}

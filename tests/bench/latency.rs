@@ -130,7 +130,7 @@ impl Row {
 }
 
 /// Alice's and bob's connections, and the bytes that go in at hers and come out at his.
-struct Pair {
+pub struct Pair {
     alice: Box<dyn Stream>,
     bob: Box<dyn Stream>,
     sent: Vec<u8>,
@@ -141,7 +141,7 @@ struct Pair {
 impl Pair {
     /// Two users. After the logins the frames are written and read as they are, so that no
     /// WebSocket library is part of what is measured on the client's side.
-    fn through_server(server: &Server, link: Link, row: &str, round: usize) -> Pair {
+    pub fn through_server(server: &Server, link: Link, row: &str, round: usize) -> Pair {
         // The former round's connections may still be closing, so the names are new.
         let [alice_name, bob_name] = ["alice", "bob"].map(|name| format!("{name} {row} {round}"));
         let mut alice = connect(server.address(link), link);
@@ -166,7 +166,7 @@ impl Pair {
     }
 
     /// Sends one message after the other, and returns each one's time on the way.
-    fn deliver(&mut self, messages: usize) -> Vec<Duration> {
+    pub fn deliver(&mut self, messages: usize) -> Vec<Duration> {
         let mut times = Vec::with_capacity(messages);
         for _ in 0..messages {
             let start = Instant::now();

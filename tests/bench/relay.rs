@@ -10,13 +10,15 @@
 //! locks. What counts is the ratio of the two, since figures of different machines, or of one
 //! machine at different times, can't be compared. Everything stays on the loopback interface.
 //!
-//! Each section is a module: [`latency`]. [`stats`] has the arithmetic.
+//! Each section is a module: [`latency`], [`fairness`]. [`stats`] has the arithmetic.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod bare;
 mod cores;
+mod fairness;
+mod hostile;
 mod latency;
 mod stats;
 
@@ -29,6 +31,8 @@ use serde_json::json;
 
 /// Started with this argument, the benchmark is the bare relay, so that it is a process of its own.
 const BARE_RELAY: &str = "--bare-relay";
+/// And with this one, it is the hostile clients.
+const HOSTILE: &str = "--hostile";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -36,6 +40,12 @@ fn main() -> ExitCode {
         && first == BARE_RELAY
     {
         bare::serve(cert, key);
+        return ExitCode::SUCCESS;
+    }
+    if let [first, address] = &arguments[..]
+        && first == HOSTILE
+    {
+        hostile::rage(address);
         return ExitCode::SUCCESS;
     }
     // `cargo bench` says --bench. `cargo test --benches` does not: it only wants to see it build.
@@ -55,11 +65,17 @@ fn main() -> ExitCode {
 
     let start = Instant::now();
     let latency = latency::measure();
-    println!("{latency}");
+    println!("{latency}\n");
+    let fairness = fairness::measure();
+    println!("{fairness}");
     eprintln!("took {:.0} s", start.elapsed().as_secs_f64());
 
     if let Some(file) = json_file {
-        let text = serde_json::to_string_pretty(&json!({ "latency": latency.to_json() })).unwrap();
+        let text = serde_json::to_string_pretty(&json!({
+            "latency": latency.to_json(),
+            "fairness": fairness.to_json(),
+        }))
+        .unwrap();
         if let Err(error) = fs::write(file, text + "\n") {
             eprintln!("cannot write {file}: {error}");
             return ExitCode::FAILURE;

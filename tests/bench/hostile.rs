@@ -1,0 +1,148 @@
+//! A thousand clients that do their worst, in a process of their own: ten kinds, a hundred each.
+//!
+//! It has the lowest priority of all, so that what is measured is what the server does about them,
+//! and not that they take the machine's cores from everybody else.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+/// Connections of each kind.
+const EACH: usize = 100;
+/// Between two rounds over the connections of a kind.
+const PAUSE: Duration = Duration::from_millis(10);
+/// A client whose connection was closed comes again after half as many on average.
+const ROUNDS_TO_RECONNECT: usize = 100;
+
+const UPGRADE: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Takes part until it is killed. Says `ready` on standard output when all kinds are at it.
+pub fn rage(address: &str) {
+    let address: SocketAddr = address.parse().expect("an address");
+    // What a connection says first, what it says again and again, and whether it reads.
+    let kinds: [Kind; 10] = [
+        // Silence; half a request that drips; half a frame; garbage.
+        Kind { first: |_| vec![], again: |_| vec![], reads: false },
+        Kind { first: |_| b"GET / HTTP/1.1\r\nX: ".to_vec(), again: |_| vec![b'x'], reads: false },
+        Kind {
+            first: |_| upgraded(&[0x81, 0xe4, 0, 0, 0, 0, b'{']),
+            again: |_| vec![],
+            reads: false,
+        },
+        Kind { first: |_| b"\x16\x03\x01".to_vec(), again: |_| vec![b'?'; 100], reads: true },
+        // A storm of logins under one name, by clients that answer no ping.
+        Kind { first: |_| upgraded(&login("popular")), again: |_| vec![], reads: false },
+        // Recipients that take no data, and who sends to them.
+        Kind {
+            first: |n| upgraded(&login(&format!("stalled {n}"))),
+            again: |_| vec![],
+            reads: false,
+        },
+        Kind { first: |n| upgraded(&login(&format!("sender {n}"))), again: relay, reads: true },
+        // Floods: short messages, long ones, pings.
+        Kind { first: |_| upgraded(&[]), again: short_messages, reads: true },
+        Kind { first: |_| upgraded(&[]), again: long_message, reads: true },
+        Kind { first: |_| upgraded(&[]), again: pings, reads: true },
+    ];
+    for kind in kinds {
+        let mut clients: Vec<_> = (0..EACH).map(|number| kind.connect(address, number)).collect();
+        let again: Vec<_> = (0..EACH).map(kind.again).collect();
+        thread::spawn(move || {
+            for round in 0.. {
+                for (number, client) in clients.iter_mut().enumerate() {
+                    if client.is_some() {
+                        kind.go_on(client, &again[number]);
+                    } else if (round + number).is_multiple_of(ROUNDS_TO_RECONNECT) {
+                        *client = kind.connect(address, number);
+                    }
+                }
+                thread::sleep(PAUSE);
+            }
+        });
+    }
+    println!("ready");
+    // Whoever started this closes our input, or kills us.
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+#[derive(Clone, Copy)]
+struct Kind {
+    first: fn(usize) -> Vec<u8>,
+    again: fn(usize) -> Vec<u8>,
+    reads: bool,
+}
+
+impl Kind {
+    fn connect(&self, address: SocketAddr, number: usize) -> Option<TcpStream> {
+        let mut socket = TcpStream::connect(address).ok()?;
+        socket.set_nonblocking(true).ok()?;
+        socket.write_all(&(self.first)(number)).ok()?;
+        Some(socket)
+    }
+
+    /// One more round.
+    fn go_on(&self, client: &mut Option<TcpStream>, again: &[u8]) {
+        let Some(socket) = client else {
+            return;
+        };
+        let mut received = [0; 16 * 1024];
+        let blocked = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+        let ended = self.reads
+            && match socket.read(&mut received) {
+                Ok(count) => count == 0,
+                Err(error) => !blocked(error),
+            };
+        // Half a frame may be left behind by a full buffer, and breaks the framing: as it may.
+        let refused = !again.is_empty() && socket.write(again).is_err_and(|error| !blocked(error));
+        if ended || refused {
+            *client = None;
+        }
+    }
+}
+
+fn upgraded(then: &[u8]) -> Vec<u8> {
+    [UPGRADE, then].concat()
+}
+
+fn login(name: &str) -> Vec<u8> {
+    frame(0x81, json!({"signalType": "login", "fromUser": name}).to_string().as_bytes())
+}
+
+fn relay(number: usize) -> Vec<u8> {
+    let (from, to) = (format!("sender {number}"), format!("stalled {number}"));
+    let padding = "x".repeat(30_000);
+    let message = json!({"signalType": "candidate", "fromUser": from, "toUser": to, "x": padding});
+    frame(0x81, message.to_string().as_bytes())
+}
+
+fn short_messages(_: usize) -> Vec<u8> {
+    frame(0x81, br#"{"signalType":"?"}"#).repeat(50)
+}
+
+fn long_message(_: usize) -> Vec<u8> {
+    frame(0x81, format!(r#"{{"signalType":"?","x":"{}"}}"#, "x".repeat(60_000)).as_bytes())
+}
+
+fn pings(_: usize) -> Vec<u8> {
+    frame(0x89, &[b'p'; 125]).repeat(50)
+}
+
+/// A masked frame; the mask is zero, so that the payload stays as it is.
+fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![opcode];
+    match payload.len() {
+        length @ 0..=125 => frame.push(0x80 | length as u8),
+        length => {
+            frame.push(0x80 | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
