@@ -10,7 +10,7 @@
 //! The rules of the locks: never hold two, and never wait for bytes with one. A message is taken out
 //! under this client's lock, and sent under the recipient's.
 //!
-//! Only this thread ends this connection. Everybody else calls [`Wire::disconnect`]; the thread
+//! Only this thread ends this connection. Everybody else calls [`Peer::disconnect`]; the thread
 //! wakes from its `recv`, and dropping its `Client` cleans up, after a panic too.
 
 use std::fmt;
@@ -19,7 +19,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{debug, info};
 use native_tls::TlsAcceptor;
@@ -65,7 +65,7 @@ pub fn serve(
         return;
     };
     info!("{address} connected ({} connections open)", shared.slots.count());
-    let mut client = Client { shared, peer, socket, address, ending: Ending::Panicked };
+    let mut client = Client { shared, peer, address, ending: Ending::Panicked };
     client.ending = client.run();
     let reason = client.ending.to_string();
     drop(client);
@@ -109,21 +109,20 @@ fn handshakes(
         .max_message_size(Some(max_message))
         .max_frame_size(Some(max_message));
     let websocket = WebSocket::from_partially_read(wire, early, Role::Server, Some(config));
-    Some(Arc::new(Mutex::new(websocket)))
+    Some(Peer { websocket: Arc::new(Mutex::new(websocket)), socket: socket.clone() })
 }
 
 /// A connected client. Only its own thread has this.
 struct Client<'a> {
     shared: &'a Shared,
     peer: Peer,
-    socket: Arc<TcpStream>,
     address: SocketAddr,
     ending: Ending,
 }
 
 /// Why a connection ended.
 enum Ending {
-    /// The socket was closed or reset, by the client or by [`Wire::disconnect`].
+    /// The socket was closed or reset, by the client or by [`Peer::disconnect`].
     Gone,
     /// A bug of ours; the panic's own message says where.
     Panicked,
@@ -161,7 +160,7 @@ impl Client<'_> {
                 return ending;
             }
             match self.receive(&mut buffer) {
-                Ok(bytes) => self.peer.lock().get_mut().feed(bytes),
+                Ok(bytes) => self.peer.websocket.lock().get_mut().feed(bytes),
                 Err(ending) => return ending,
             }
         }
@@ -202,22 +201,23 @@ impl Client<'_> {
         let timeouts = &self.shared.timeouts;
         let mut pinged = false;
         loop {
-            match (&*self.socket).read(buffer) {
+            match (&*self.peer.socket).read(buffer) {
                 Ok(0) if self.shared.stopping.load(Ordering::Relaxed) => {
                     return Err(Ending::Stopping);
                 }
                 Ok(0) => return Err(Ending::Gone),
                 Ok(count) => {
                     if pinged {
-                        self.socket.set_read_timeout(Some(timeouts.idle)).map_err(gone)?;
+                        self.peer.socket.set_read_timeout(Some(timeouts.idle)).map_err(gone)?;
                     }
                     return Ok(buffer.get(..count).unwrap_or_default());
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) && !pinged => {
                     pinged = true;
-                    self.socket.set_read_timeout(Some(timeouts.pong)).map_err(gone)?;
+                    self.peer.socket.set_read_timeout(Some(timeouts.pong)).map_err(gone)?;
                     self.peer
+                        .websocket
                         .lock()
                         .send(Message::Ping(Vec::new().into()))
                         .map_err(|_| Ending::Gone)?;
@@ -231,7 +231,7 @@ impl Client<'_> {
     /// The next message from what was received, or `None` when all of it is read. tungstenite
     /// answers pings and closes on the way; pings and pongs are returned too, as they count.
     fn next_message(&self) -> Result<Option<Message>, Ending> {
-        let mut websocket = self.peer.lock();
+        let mut websocket = self.peer.websocket.lock();
         loop {
             match websocket.read() {
                 Ok(Message::Close(_)) => {} // The next `read` sends the answer.
@@ -284,14 +284,15 @@ impl Client<'_> {
     /// Sends to this client itself. If that fails, the socket is of no use any more, and the next
     /// `receive` says so.
     fn reply(&self, text: String) {
-        if self.peer.lock().send(Message::Text(text.into())).is_err() {
-            self.peer.lock().get_ref().disconnect();
+        let sent = self.peer.websocket.lock().send(Message::Text(text.into()));
+        if sent.is_err() {
+            self.peer.disconnect();
         }
     }
 
     /// The name this client is logged in with.
     fn name(&self) -> Option<String> {
-        self.peer.lock().get_ref().user.as_ref().map(|user| user.name.clone())
+        self.peer.websocket.lock().get_ref().user.as_ref().map(|user| user.name.clone())
     }
 
     // ---- login ----
@@ -317,7 +318,7 @@ impl Client<'_> {
             return Err(LoginRefusal::NameTaken);
         }
         let user = User { name: name.into(), partners: Default::default() };
-        let former = self.peer.lock().get_mut().user.replace(user);
+        let former = self.peer.websocket.lock().get_mut().user.replace(user);
         self.say_goodbye(former);
         Ok(())
     }
@@ -342,28 +343,25 @@ impl Client<'_> {
     fn is_alive(&self, holder: &Peer) -> bool {
         let timeout = self.shared.timeouts.probe;
         // Whoever holds this lock for so long is sending, and finds out by itself.
-        let Some(mut websocket) = holder.try_lock_for(timeout) else {
+        let Some(mut websocket) = holder.websocket.try_lock_for(timeout) else {
             return true;
         };
         let wire = websocket.get_ref();
-        if wire.user.is_none() {
-            return false; // Its thread is ending it right now.
-        }
         if wire.busy {
             return true; // Perhaps with a login as this client's own name.
         }
         let (heard, bell) = (wire.heard, wire.bell.clone());
-        let sent = websocket.send(Message::Ping(Vec::new().into()));
-        if sent.is_ok() {
+        if wire.user.is_some() && websocket.send(Message::Ping(Vec::new().into())).is_ok() {
             let silent = |websocket: &mut WebSocket<Wire>| {
                 websocket.get_ref().heard == heard && websocket.get_ref().user.is_some()
             };
             bell.wait_while_for(&mut websocket, silent, timeout);
         }
+        // Without a user, its thread is ending it right now.
         let wire = websocket.get_ref();
         let alive = wire.heard != heard && wire.user.is_some();
         if !alive {
-            wire.disconnect();
+            holder.disconnect();
         }
         alive
     }
@@ -384,78 +382,98 @@ impl Client<'_> {
             Err(Fault::UserNotFound(_)) if signal == Signal::Leave => Ok(()),
             delivered => delivered,
         }?;
-        debug!("{signal} from {me:?} to {to:?}, {} bytes", text.len());
         Ok(())
     }
 
-    /// Hands a message to the user `to`. Sending comes first and this client's own note of the
-    /// partner second, so that a partner who is noted was always reached: what decides whether
-    /// somebody hears our last `leave` is *their* note, made under their lock.
+    /// Hands a message to the user `to`. Who makes or answers a call is noted on both sides: here
+    /// first, so that a recipient who ends right afterwards finds whom to tell; and here again, as
+    /// the recipient's own `leave` may have crossed this message.
     fn deliver(&self, signal: Signal, me: &str, to: &str, text: &Utf8Bytes) -> Result<(), Fault> {
         let calls = signal.makes_partners() && me != to;
-        if calls && !self.may_call(to) {
-            return Err(Fault::RateLimited);
+        let noted = calls && self.note_call(to)?;
+        let delivered = self.send_to(signal, me, to, text);
+        match &delivered {
+            Ok(()) if calls => drop(self.note_call(to)),
+            Err(_) if noted => self.forget_partner(to),
+            _ => {}
         }
+        delivered
+    }
+
+    fn send_to(&self, signal: Signal, me: &str, to: &str, text: &Utf8Bytes) -> Result<(), Fault> {
+        let patience = self.shared.timeouts.write;
         let peer = self.shared.registry.find(to).ok_or_else(|| Fault::UserNotFound(to.into()))?;
-        let mut recipient = reach(self.shared, &peer, to)?;
+        let mut recipient = reach(&peer, to, patience)?;
         if let Some(user) = &mut recipient.get_mut().user {
-            if calls {
+            if signal.makes_partners() && me != to {
                 user.partners.entry(me.into()).or_insert(false);
             } else if signal == Signal::Leave {
                 user.partners.remove(me);
             }
         }
-        send(&mut recipient, to, Message::Text(text.clone()))?;
-        drop(recipient);
-        if calls && let Some(user) = &mut self.peer.lock().get_mut().user {
-            user.partners.entry(to.into()).or_insert(true);
-        }
+        send(&peer, &mut recipient, to, Message::Text(text.clone()))?;
+        debug!("{signal} from {me:?} to {to:?}, {} bytes", text.len());
         Ok(())
     }
 
-    /// Whether this client is in a call with `to`, or may make one more.
-    fn may_call(&self, to: &str) -> bool {
-        let websocket = self.peer.lock();
-        websocket.get_ref().user.as_ref().is_some_and(|user| {
-            let made = user.partners.values().filter(|made| **made).count();
-            user.partners.contains_key(to) || made < self.shared.limits.max_calls
-        })
+    /// Notes a call with `to` as this client's own; true if it was not before. Refused if there are
+    /// too many of them.
+    fn note_call(&self, to: &str) -> Result<bool, Fault> {
+        let mut websocket = self.peer.websocket.lock();
+        let Some(user) = &mut websocket.get_mut().user else {
+            return Ok(false);
+        };
+        if user.partners.get(to) == Some(&true) {
+            return Ok(false);
+        }
+        if user.partners.values().filter(|own| **own).count() >= self.shared.limits.max_calls {
+            return Err(Fault::RateLimited);
+        }
+        user.partners.insert(to.into(), true);
+        Ok(true)
     }
 
     fn forget_partner(&self, name: &str) {
-        if let Some(user) = &mut self.peer.lock().get_mut().user {
+        if let Some(user) = &mut self.peer.websocket.lock().get_mut().user {
             user.partners.remove(name);
         }
     }
 
-    /// Tells a user's partners that the user is gone, and frees the name.
+    /// Tells a user's partners that the user is gone, and frees the name. Those in a call with this
+    /// user come first; who merely rang, and takes no data, does not hold it up.
     fn say_goodbye(&self, user: Option<User>) {
         let Some(user) = user else {
             return;
         };
-        for partner in user.partners.keys() {
-            match self.part(&user.name, partner) {
-                Ok(true) => debug!("leave from {:?} to {partner:?}, on its disconnect", user.name),
-                Ok(false) => {}
-                Err(fault) => debug!("leave from {:?} not delivered: {}", user.name, fault.code()),
+        let Timeouts { write, goodbye, .. } = self.shared.timeouts;
+        for (own, patience) in [(true, write), (false, goodbye)] {
+            for (partner, _) in user.partners.iter().filter(|(_, noted)| **noted == own) {
+                match self.part(&user.name, partner, patience) {
+                    Ok(true) => debug!("leave from {:?} to {partner:?}, on its end", user.name),
+                    Ok(false) => {}
+                    Err(fault) => debug!("leave to {partner:?} not delivered: {}", fault.code()),
+                }
             }
         }
         self.shared.registry.release(&user.name, &self.peer);
     }
 
     /// Sends the server's own `leave` to a partner, unless the two have parted already.
-    fn part(&self, me: &str, partner: &str) -> Result<bool, Fault> {
+    fn part(&self, me: &str, partner: &str, patience: Duration) -> Result<bool, Fault> {
         let Some(peer) = self.shared.registry.find(partner) else {
             return Ok(false);
         };
-        let mut recipient = reach(self.shared, &peer, partner)?;
+        let mut recipient = reach(&peer, partner, patience)?;
         let parted = match &mut recipient.get_mut().user {
             Some(user) => user.partners.remove(me).is_some(),
             None => false,
         };
         if parted {
-            let goodbye = protocol::goodbye(me, partner);
-            send(&mut recipient, partner, Message::Text(goodbye.into()))?;
+            let goodbye = Message::Text(protocol::goodbye(me, partner).into());
+            // If these fail, the socket is gone, and sending says so.
+            let _ = recipient.get_mut().set_patience(patience);
+            send(&peer, &mut recipient, partner, goodbye)?;
+            let _ = recipient.get_mut().set_patience(self.shared.timeouts.write);
         }
         Ok(parted)
     }
@@ -465,8 +483,9 @@ impl Client<'_> {
 impl Drop for Client<'_> {
     fn drop(&mut self) {
         let user = {
-            let mut websocket = self.peer.lock();
+            let mut websocket = self.peer.websocket.lock();
             let wire = websocket.get_mut();
+            wire.busy = false;
             wire.bell.notify_all(); // Whoever waits for a sign of life: there will be none.
             wire.user.take()
         };
@@ -476,7 +495,7 @@ impl Drop for Client<'_> {
         }
         let frame = match self.ending {
             Ending::Gone | Ending::Panicked | Ending::Silent => {
-                return self.peer.lock().get_ref().disconnect();
+                return self.peer.disconnect();
             }
             Ending::Closed => None, // It has been sent.
             Ending::Broken(code, reason) => Some(CloseFrame { code, reason: reason.into() }),
@@ -486,27 +505,27 @@ impl Drop for Client<'_> {
             }
         };
         {
-            let mut websocket = self.peer.lock();
+            let mut websocket = self.peer.websocket.lock();
             if frame.is_some() {
                 // If it can't be sent, there is nobody to miss it.
                 let _ = websocket.close(frame);
             }
             websocket.get_mut().say_no_more();
         }
-        wire::linger(&self.socket, self.shared.timeouts.linger);
+        wire::linger(&self.peer.socket, self.shared.timeouts.linger);
     }
 }
 
-/// Locks the connection of the user `name`, if that user is still there.
+/// Locks the connection of the user `name`, if that user is still there; disconnects a user who
+/// keeps others waiting for longer than `patience`.
 fn reach<'p>(
-    shared: &Shared,
     peer: &'p Peer,
     name: &str,
+    patience: Duration,
 ) -> Result<MutexGuard<'p, WebSocket<Wire>>, Fault> {
-    let websocket = peer
-        .try_lock_for(shared.timeouts.write)
-        // Somebody's `send` holds it, and disconnects it when its own time is over.
-        .ok_or_else(|| Fault::UserUnreachable(name.into()))?;
+    let Some(websocket) = peer.websocket.try_lock_for(patience) else {
+        return Err(give_up(peer, name, &"it takes too little data for all who send to it"));
+    };
     match &websocket.get_ref().user {
         Some(user) if user.name == name => Ok(websocket),
         // It logged out or took another name since it was looked up.
@@ -515,12 +534,19 @@ fn reach<'p>(
 }
 
 /// Sends to another user; disconnects that user if it takes no data.
-fn send(recipient: &mut WebSocket<Wire>, name: &str, message: Message) -> Result<(), Fault> {
-    recipient.send(message).map_err(|error| {
-        info!("cannot send to {name:?}, disconnecting: {error}");
-        recipient.get_ref().disconnect();
-        Fault::UserUnreachable(name.into())
-    })
+fn send(
+    peer: &Peer,
+    recipient: &mut WebSocket<Wire>,
+    name: &str,
+    message: Message,
+) -> Result<(), Fault> {
+    recipient.send(message).map_err(|error| give_up(peer, name, &error))
+}
+
+fn give_up(peer: &Peer, name: &str, reason: &dyn fmt::Display) -> Fault {
+    info!("cannot send to {name:?}, disconnecting: {reason}");
+    peer.disconnect();
+    Fault::UserUnreachable(name.into())
 }
 
 fn gone(_: std::io::Error) -> Ending {
@@ -570,8 +596,9 @@ mod tests {
         let socket = Arc::new(socket);
         let mut wire = Wire::accept(socket.clone(), None, &shared.timeouts).unwrap();
         wire.end_handshake(&shared.timeouts).unwrap();
-        let peer = Arc::new(Mutex::new(WebSocket::from_raw_socket(wire, Role::Server, None)));
-        (Client { shared, peer, socket, address, ending: Ending::Panicked }, other_end)
+        let websocket = WebSocket::from_raw_socket(wire, Role::Server, None);
+        let peer = Peer { websocket: Arc::new(Mutex::new(websocket)), socket };
+        (Client { shared, peer, address, ending: Ending::Panicked }, other_end)
     }
 
     fn handle(client: &Client, text: &str) {
@@ -589,7 +616,7 @@ mod tests {
                 handle(&alice, r#"{"signalType":"login","fromUser":"alice"}"#);
                 handle(&alice, r#"{"signalType":"offer","fromUser":"alice","toUser":"bob"}"#);
                 // As in the worst place for it: with her own lock held.
-                let _held = alice.peer.lock();
+                let _held = alice.peer.websocket.lock();
                 panic!("on purpose");
             });
             assert!(panicked.join().is_err());
@@ -597,7 +624,7 @@ mod tests {
         assert!(shared.registry.find("alice").is_none());
         assert!(shared.registry.find("bob").is_some());
 
-        bob.peer.lock().get_ref().disconnect(); // so that there is an end to read to
+        bob.peer.disconnect(); // so that there is an end to read to
         let mut heard = Vec::new();
         bobs_end.read_to_end(&mut heard).unwrap();
         let leave = protocol::goodbye("alice", "bob");
@@ -618,11 +645,16 @@ mod tests {
         let text = Utf8Bytes::from_static("{}");
         assert_eq!(bob.deliver(Signal::Offer, "bob", "alice", &text), Ok(()));
         assert_eq!(carol.deliver(Signal::Offer, "carol", "alice", &text), Ok(()));
-        // Answering is no call of her own, and neither is more of the same call.
+        // Two ring, and she can answer one of them.
         assert_eq!(alice.deliver(Signal::Answer, "alice", "bob", &text), Ok(()));
-        assert_eq!(alice.deliver(Signal::Offer, "alice", "carol", &text), Ok(()));
-        // One of them has made the one that is allowed.
-        assert_eq!(bob.deliver(Signal::Offer, "bob", "alice", &text), Ok(()));
-        assert_eq!(bob.deliver(Signal::Offer, "bob", "carol", &text), Err(Fault::RateLimited));
+        assert_eq!(alice.deliver(Signal::Offer, "alice", "bob", &text), Ok(()));
+        let limited = Err(Fault::RateLimited);
+        assert_eq!(alice.deliver(Signal::Answer, "alice", "carol", &text), limited);
+        assert_eq!(bob.deliver(Signal::Offer, "bob", "carol", &text), limited);
+        // What was not delivered does not count.
+        alice.forget_partner("bob");
+        let nobody = Err(Fault::UserNotFound("nobody".into()));
+        assert_eq!(alice.deliver(Signal::Offer, "alice", "nobody", &text), nobody);
+        assert_eq!(alice.deliver(Signal::Answer, "alice", "carol", &text), Ok(()));
     }
 }

@@ -44,7 +44,7 @@ Limits; 0 is none:
   --max-message BYTES  size of a message [default: 65536]
   --max-rate N         messages a second from one connection, after a burst of
                        4 seconds' worth [default: 50]
-  --max-calls N        calls that one connection has made and not ended [default: 32]
+  --max-calls N        calls one connection has made or answered [default: 32]
   --print-limits       print every limit, and the memory they add up to
 
 Who may connect:

@@ -167,7 +167,8 @@ fn answer(
     head: usize,
     site: &Site,
 ) -> (Vec<u8>, Outcome) {
-    if let Some(protocol) = header(request, "upgrade")
+    if request.method == Some("GET")
+        && let Some(protocol) = header(request, "upgrade")
         && protocol.eq_ignore_ascii_case("websocket")
     {
         if !may_connect(request, &site.allow_origin) {
@@ -219,10 +220,11 @@ fn upgrade_response(request: &httparse::Request, head: &[u8]) -> tungstenite::Re
         return Err(tungstenite::error::ProtocolError::HandshakeIncomplete.into());
     };
     let mut response = upgrade::create_response(&parsed)?;
-    let offered = header(request, "sec-websocket-protocol").unwrap_or_default();
-    let first = offered.split(',').next().unwrap_or_default().trim();
-    if !first.is_empty() {
-        response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_str(first)?);
+    let mut offered = headers(request, "sec-websocket-protocol")
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii);
+    if let Some(first) = offered.find(|name| !name.is_empty()) {
+        response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_bytes(first)?);
     }
     let mut bytes = Vec::new();
     upgrade::write_response(&mut bytes, &response)?;

@@ -38,6 +38,16 @@ pub const RECV_BUFFER: usize = 8 * 1024;
 /// (Its own default is 128 KiB, allocated at once.)
 pub const READ_BUFFER: usize = 2 * 1024;
 
+/// What the kernel may keep for a client that does not read, and of what a client sends while we
+/// don't, in bytes each. (Linux takes it twice, for its own bookkeeping, and would otherwise let it
+/// grow to several MiB.) Small, so that a ping to a client on a slow line of 50 KB/s does not stand
+/// behind more than about a second's worth of other people's messages.
+pub const SOCKET_BUFFER: usize = 32 * 1024;
+
+/// Connections that wait to be accepted. All of a restarted server's clients come at once. (The
+/// standard library says 128.)
+pub const BACKLOG: i32 = 4096;
+
 /// Stack of a client's thread, in bytes; only touched pages take memory. A TLS handshake, the
 /// deepest path, was seen to touch 16 KiB of it.
 pub const CLIENT_STACK: usize = 128 * 1024;
@@ -73,10 +83,13 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Without a byte for this long after that ping, it is disconnected.
     pub pong: Duration,
-    /// How long one `send` waits for a client that takes no data, and how long a sender waits for
-    /// the lock that such a `send` holds. Whoever needs more is disconnected. Until then the
-    /// kernel's send buffer (at least 16 KiB) must be full, so a slow link does not come near it.
+    /// How long one message waits for a client that takes no data, and how long a sender waits for
+    /// the lock that such a message holds. A client that needs more is disconnected. Before that its
+    /// [`SOCKET_BUFFER`] must be full, and the kernel goes on when a third of it is free again.
     pub write: Duration,
+    /// The same for the `leave` of somebody whose call was never answered. Whoever made many such
+    /// calls and takes no data could otherwise hold up everything else that ends with that somebody.
+    pub goodbye: Duration,
     /// How long the holder of a name that somebody else asks for has to show a sign of life.
     pub probe: Duration,
     /// After our last word to a client: how long what it still sends is read and dropped.
@@ -92,6 +105,7 @@ impl Default for Timeouts {
             idle: Duration::from_secs(30),
             pong: Duration::from_secs(10),
             write: Duration::from_secs(1),
+            goodbye: Duration::from_millis(10),
             probe: Duration::from_secs(2),
             linger: Duration::from_secs(1),
             stop: Duration::from_secs(2),
@@ -113,7 +127,8 @@ pub struct Limits {
     /// up. A call's start is a few dozen. Each [`RECV_BUFFER`] of a message that is full counts as
     /// one more, and so does a wake-up for less than a message.
     pub max_rate: usize,
-    /// Calls that one connection can have made at once. A mesh call is one for each of the others.
+    /// Calls that one connection can have made or answered and not ended. A mesh call is one for each
+    /// of the others. Being called is no call yet, so nobody can use up somebody else's.
     pub max_calls: usize,
 }
 
@@ -138,7 +153,7 @@ impl Limits {
             limit => format!("{limit}{unit}"),
         };
         let kib = |bytes: usize| bytes.div_ceil(1024);
-        let Timeouts { handshake, idle, pong, write, probe, linger, stop } = timeouts;
+        let Timeouts { handshake, idle, pong, write, goodbye: _, probe, linger, stop } = timeouts;
         let mut report = format!(
             "connections at once          {}\n\
              of these from one address    {} (an IPv6 /64 is one address)\n\
@@ -169,8 +184,7 @@ impl Limits {
                 }
                 report.push_str(&format!(
                     "  {:>7} KiB  together\n\
-                     times {} connections, and {} KiB for the process: {} MiB.\n\
-                     The kernel's socket buffers come on top (net.ipv4.tcp_mem bounds them).\n",
+                     times {} connections, and {} KiB for the process: {} MiB.\n",
                     kib(connection),
                     self.max_connections,
                     kib(BASE_MEMORY),
@@ -196,6 +210,7 @@ impl Limits {
             (message, "a message or a reply on its way out"),
             (TLS_STATE, "TLS"),
             (self.max_calls.checked_mul(2 * partner)?, "partners, noted on both sides"),
+            (4 * SOCKET_BUFFER, "the kernel's buffers, which are not the process's own"),
         ];
         let connection =
             parts.iter().try_fold(0_usize, |sum, (bytes, _)| sum.checked_add(*bytes))?;
@@ -207,7 +222,7 @@ impl Limits {
 /// The most memory that some [`Limits`] let the process take, in bytes.
 pub struct WorstCase {
     /// What one connection takes, and for what.
-    pub parts: [(usize, &'static str); 6],
+    pub parts: [(usize, &'static str); 7],
     /// The sum of these.
     pub connection: usize,
     /// All connections, and the process itself.

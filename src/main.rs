@@ -20,18 +20,9 @@ fn main() -> ExitCode {
     let command = Command::parse(std::env::args_os().skip(1), |name| std::env::var_os(name));
     match command {
         Ok(Command::Run(config)) => run(&config),
-        Ok(Command::Help) => {
-            print!("{HELP}");
-            ExitCode::SUCCESS
-        }
-        Ok(Command::PrintLimits(config)) => {
-            print!("{}", config.limits.report(&Timeouts::default()));
-            ExitCode::SUCCESS
-        }
-        Ok(Command::Version) => {
-            println!("signal-server {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
+        Ok(Command::Help) => print(HELP),
+        Ok(Command::PrintLimits(config)) => print(&config.limits.report(&Timeouts::default())),
+        Ok(Command::Version) => print(concat!("signal-server ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(ConfigError::Usage(problem)) => {
             eprintln!("signal-server: {problem}\nTry: signal-server --help");
             ExitCode::from(USAGE)
@@ -40,6 +31,13 @@ fn main() -> ExitCode {
             eprintln!("signal-server: {problem}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -16,12 +16,14 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use native_tls::TlsAcceptor;
+use socket2::{Domain, Socket, Type};
 
 use crate::client::{self, Shared};
 use crate::config::{Config, Listen, Tls};
 use crate::http::{self, Site};
 use crate::limits::{
-    ACCEPT_PAUSE, CLIENT_STACK, COMPLAINT_PAUSE, Full, Limits, OWN_DESCRIPTORS, Slots, Timeouts,
+    ACCEPT_PAUSE, BACKLOG, CLIENT_STACK, COMPLAINT_PAUSE, Full, Limits, OWN_DESCRIPTORS,
+    SOCKET_BUFFER, Slots, Timeouts,
 };
 use crate::registry::Registry;
 use crate::tls;
@@ -72,15 +74,13 @@ pub fn bind(config: &Config) -> Result<Vec<Listener>, String> {
 fn bind_one(listen: Listen, tls: Option<TlsAcceptor>) -> Result<Listener, String> {
     let mut problem = String::new();
     for address in listen.candidates() {
-        let bound =
-            TcpListener::bind(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
+        let bound = open(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
         match bound {
             Ok((address, socket)) => return Ok(Listener { socket, address, tls }),
-            // Another program has the port on both families; the second would say the same.
+            // The second family would say the same.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 return Err(format!(
-                    "cannot listen on {address}: the port is in use by another program; choose \
-                     another with {}",
+                    "cannot listen on {address}: the port is in use; choose another with {}",
                     if tls.is_some() { "--tls-listen" } else { "--listen" }
                 ));
             }
@@ -88,6 +88,23 @@ fn bind_one(listen: Listen, tls: Option<TlsAcceptor>) -> Result<Listener, String
         }
     }
     Err(problem)
+}
+
+/// Listens on an address. What is set here, accepted sockets inherit.
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if cfg!(unix) {
+        // Or a restart would have to wait until the former connections' ports are forgotten.
+        socket.set_reuse_address(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?; // `[::]` is IPv4 as well, whatever the system's default.
+    }
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Serves until `shutdown` gets a message (or loses its sender), then stops: no new connections,

@@ -43,9 +43,9 @@ pub struct Wire {
 pub struct User {
     /// As it logged in.
     pub name: String,
-    /// Everyone this user is in a call with, by name, and whether it was this user who made the
-    /// call. Both sides list each other. What a user makes is limited; what others make is limited
-    /// for them, so that nobody can use up this user's share.
+    /// Everyone this user is in a call with, by name. Both sides list each other. True if this user
+    /// has made or answered the call: how many of those there can be is limited. False if it only
+    /// rings here: those are limited for who makes them.
     pub partners: BTreeMap<String, bool>,
 }
 
@@ -60,6 +60,10 @@ struct Feed {
     inbox: Vec<u8>,
     /// How much of the inbox is read already.
     taken: usize,
+    /// How long sending the present message has taken so far, and may take. (One message can be
+    /// several TLS records, each a `send` of its own.)
+    sending: Duration,
+    patience: Duration,
     /// During the handshakes: until when. Then nobody else knows of this connection yet, and an
     /// empty inbox is filled from the socket.
     deadline: Option<Instant>,
@@ -79,7 +83,14 @@ impl Wire {
         // A message is one `send`; Nagle's algorithm would only hold it back.
         socket.set_nodelay(true)?;
         let deadline = Some(Instant::now() + timeouts.handshake);
-        let feed = Feed { socket: socket.clone(), inbox: Vec::new(), taken: 0, deadline };
+        let feed = Feed {
+            socket: socket.clone(),
+            inbox: Vec::new(),
+            taken: 0,
+            sending: Duration::ZERO,
+            patience: timeouts.write,
+            deadline,
+        };
         let link = match tls {
             None => Link::Plain(feed),
             Some(acceptor) => Link::Tls(acceptor.accept(feed).map_err(|error| match error {
@@ -98,7 +109,16 @@ impl Wire {
     pub fn end_handshake(&mut self, timeouts: &Timeouts) -> io::Result<()> {
         self.feed_mut().deadline = None;
         self.socket.set_read_timeout(Some(timeouts.idle))?;
-        self.socket.set_write_timeout(Some(timeouts.write))
+        self.set_patience(timeouts.write)
+    }
+
+    /// How long from now on a message may take that is sent to this client.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn set_patience(&mut self, patience: Duration) -> io::Result<()> {
+        self.feed_mut().patience = patience;
+        self.socket.set_write_timeout(Some(patience))
     }
 
     /// Hands over bytes that came from the client. At most [`RECV_BUFFER`] at a time, and read to
@@ -111,13 +131,6 @@ impl Wire {
         self.busy = true;
         self.heard = self.heard.wrapping_add(1);
         self.bell.notify_all();
-    }
-
-    /// Disconnects the client: every read and write on its socket ends, and its own thread, which
-    /// wakes up from that, cleans up.
-    pub fn disconnect(&self) {
-        // An error means that it is disconnected already.
-        let _ = self.socket.shutdown(Shutdown::Both);
     }
 
     /// Tells the client that no more will come. What it still sends is then for [`linger`].
@@ -154,8 +167,10 @@ impl Write for Wire {
         }
     }
 
+    /// The end of a message. Nothing is held back: every write is a `send`.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(()) // Nothing is held back: every write is a `send`.
+        self.feed_mut().sending = Duration::ZERO;
+        Ok(())
     }
 }
 
@@ -187,12 +202,17 @@ impl Write for Feed {
             self.socket.set_write_timeout(Some(time_left(deadline)?))?;
         }
         loop {
-            match (&*self.socket).write(bytes) {
-                Ok(count) if count == bytes.len() => return Ok(count),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            let start = Instant::now();
+            let sent = (&*self.socket).write(bytes);
+            self.sending += start.elapsed();
+            let in_time = self.deadline.is_some() || self.sending < self.patience;
+            match sent {
+                Ok(count) if count == bytes.len() && in_time => return Ok(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted && in_time => {}
                 Err(error) if !is_timeout(&error) => return Err(error),
-                // A blocking `send` also comes back with a part of it done only when its timeout is
-                // over: the client takes no data, or drips. One timeout is all that it gets.
+                // A blocking `send` comes back with a part of it done when its timeout is over: the
+                // client takes no data, or drips. One timeout is all that it gets. (A signal can cut
+                // a waiting `send` short as well; ours are there to stop the server.)
                 Ok(_) | Err(_) => {
                     let _ = self.socket.shutdown(Shutdown::Both);
                     return Err(ErrorKind::TimedOut.into());
