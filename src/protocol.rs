@@ -96,8 +96,20 @@ pub enum LoginRefusal {
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads a message. Fails when it is not a JSON object, nests deeper than [`MAX_DEPTH`], or
-    /// has one of our fields twice or with a wrong type.
+    /// Reads a message.
+    ///
+    /// ```
+    /// use signal_server::protocol::{Envelope, Signal};
+    ///
+    /// let text = r#"{"signalType":"offer","fromUser":"alice","toUser":7,"sdp":{"type":"offer"}}"#;
+    /// let envelope = Envelope::parse(text).unwrap();
+    /// assert_eq!(envelope.signal(text), Ok(Signal::Offer));
+    /// assert_eq!(envelope.to_user.unwrap().text(), "7");
+    /// ```
+    ///
+    /// # Errors
+    /// It is not a JSON object, nests deeper than [`MAX_DEPTH`], or has one of our fields twice or
+    /// with a wrong type.
     pub fn parse(text: &'a str) -> Result<Self, Fault> {
         // serde would also take an array, its elements as the fields in order.
         if !text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{') {

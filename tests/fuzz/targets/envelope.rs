@@ -1,0 +1,136 @@
+//! Any text as a message: no panic, and every reply to it is what the contract says.
+//!
+//! - The envelope's fields are those that a JSON parser finds.
+//! - A reply is JSON, and at most [`MAX_REPLY_OVERHEAD`] longer than the message.
+//! - A login reply has the request's own fields, each as it was written, but for the server's two.
+//! - An error reply names the message's `signalType` and `toUser`.
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use signal_server::limits::{MAX_DEPTH, MAX_REPLY_OVERHEAD};
+use signal_server::protocol::{self, Envelope, Fault, LoginRefusal, Name, Signal};
+
+fuzz_target!(|text: &str| {
+    let envelope = match Envelope::parse(text) {
+        Ok(envelope) => envelope,
+        Err(fault) => {
+            let reply = checked(text, protocol::error_reply(&fault, None, None));
+            assert_eq!(reply["code"], "invalid-json");
+            return;
+        }
+    };
+    assert!(depth(text) <= MAX_DEPTH);
+    // Not everything that the envelope takes can be held in a `Value`: 1e999 is JSON, too.
+    let message: Option<Value> = serde_json::from_str(text).ok();
+    let signal = envelope.signal(text);
+    if let Some(message) = &message {
+        assert_eq!(name_in(&envelope.from_user), text_of(&message["fromUser"]));
+        assert_eq!(name_in(&envelope.to_user), text_of(&message["toUser"]));
+        let expected = message["signalType"].as_str();
+        match &signal {
+            Ok(signal) => assert_eq!(Some(signal.to_string().as_str()), expected),
+            Err(Fault::UnknownCommand(name)) => {
+                let expected = message["type"].as_str().or(expected).unwrap_or("undefined");
+                // Of a field given twice, the two parsers take different ones, or none.
+                assert!(
+                    name == expected || text.matches("ype\"").count() > 1 || text.contains('\\')
+                );
+            }
+            Err(fault) => panic!("{fault:?}"),
+        }
+    }
+
+    for outcome in [Ok(()), Err(LoginRefusal::NameTaken), Err(LoginRefusal::InvalidName)] {
+        let reply = protocol::login_reply(text, outcome);
+        assert!(reply.len() <= text.len() + MAX_REPLY_OVERHEAD);
+        let mut reply: BTreeMap<String, &RawValue> = serde_json::from_str(&reply).unwrap();
+        let mut request: BTreeMap<String, &RawValue> = serde_json::from_str(text).unwrap();
+        request.remove("success");
+        request.remove("reason");
+        let success = reply.remove("success").unwrap().get();
+        let reason = reply.remove("reason").map(RawValue::get);
+        match outcome {
+            Ok(()) => assert_eq!((success, reason), ("\"1\"", None)),
+            Err(refusal) => {
+                let expected = format!("\"{}\"", refusal.reason());
+                assert_eq!((success, reason), ("\"0\"", Some(expected.as_str())));
+            }
+        }
+        let raw = |fields: BTreeMap<String, &RawValue>| -> Vec<(String, String)> {
+            fields.into_iter().map(|(name, value)| (name, value.get().to_string())).collect()
+        };
+        assert_eq!(raw(reply), raw(request));
+    }
+
+    let to = name_in(&envelope.to_user).unwrap_or_default();
+    let mut faults = vec![
+        Fault::NotLoggedIn,
+        Fault::WrongSender("x".repeat(128)),
+        Fault::UserNotFound(to.clone()),
+        Fault::UserUnreachable(to),
+        Fault::RateLimited,
+    ];
+    faults.extend(signal.err());
+    for fault in faults {
+        let reply = checked(text, envelope.refusal(&fault));
+        assert_eq!(reply["code"], fault.code());
+        assert_eq!(reply["message"], fault.to_string());
+        assert_eq!(text_of(&reply["toUser"]), name_in(&envelope.to_user));
+        if let Some(message) = &message {
+            assert_eq!(reply["signalType"], message["signalType"]);
+            assert_eq!(reply["toUser"], message["toUser"]);
+        }
+    }
+
+    if let (Some(from), Some(to)) = (name_in(&envelope.from_user), name_in(&envelope.to_user)) {
+        let goodbye: Value = serde_json::from_str(&protocol::goodbye(&from, &to)).unwrap();
+        assert_eq!(goodbye["fromUser"], from);
+        assert_eq!(goodbye["toUser"], to);
+        assert_eq!(goodbye["signalType"], Signal::Leave.to_string());
+    }
+});
+
+fn checked(text: &str, reply: String) -> Value {
+    assert!(reply.len() <= text.len() + MAX_REPLY_OVERHEAD, "{} bytes", reply.len());
+    let reply: Value = serde_json::from_str(&reply).unwrap();
+    assert_eq!(reply["type"], "error");
+    reply
+}
+
+fn name_in(name: &Option<Name>) -> Option<String> {
+    name.as_ref().map(|name| name.text().into_owned())
+}
+
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// How deep brackets nest in valid JSON, counted another way than the server does it.
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => loop {
+                match characters.next() {
+                    Some('\\') => drop(characters.next()),
+                    Some('"') | None => break,
+                    Some(_) => {}
+                }
+            },
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth -= 1,
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}

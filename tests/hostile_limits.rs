@@ -1,0 +1,215 @@
+//! Clients that go up to their limits, and over: messages a second, calls, sizes, time. One
+//! behaviour a test, each beside an honest pair that stays below them.
+
+mod common;
+#[path = "common/scene.rs"]
+mod scene;
+
+use std::io::Write;
+use std::thread;
+
+use common::{Client, Link, Stream, message, wait_until};
+use scene::{HOSTILE, Scene, connect_from, frame, secure, throw, upgrade, wait_until_closed};
+use serde_json::json;
+use tungstenite::Message;
+
+over_plain_and_tls! {
+    messages_over_the_rate_are_refused_and_not_relayed
+    the_33rd_call_is_refused_until_one_ends
+    being_called_by_many_does_not_use_up_ones_own_calls
+    calls_that_are_hung_up_at_once_do_not_use_up_ones_calls
+    a_message_over_the_chosen_size_closes_with_1009
+}
+
+const RATE: [&str; 2] = ["--max-rate", "50"];
+
+fn messages_over_the_rate_are_refused_and_not_relayed(link: Link) {
+    let scene = Scene::with(link, &RATE);
+    let (mut alice, mut bob) = (scene.login("alice"), scene.login("bob"));
+    // 200 are in the bucket. These come at once, so that hardly more can be put in meanwhile.
+    let sent: Vec<u8> = (0..300)
+        .flat_map(|number| {
+            let text = message("candidate", "alice", "bob", json!(number)).to_string();
+            frame(0x81, text.as_bytes())
+        })
+        .collect();
+    throw(&mut alice, &sent);
+    // Then it is filled again, and what is allowed now comes after all of them.
+    let mut refused = 0;
+    wait_until("the bucket is filled again", || {
+        alice.send_json(&message("candidate", "alice", "alice", json!("again")));
+        loop {
+            let heard = alice.receive_json();
+            if heard["payload"] == "again" {
+                return true;
+            }
+            assert_eq!(heard["code"], "rate-limited", "{heard}");
+            if heard["toUser"] == "alice" {
+                return false;
+            }
+            assert_eq!(heard["toUser"], "bob");
+            assert_eq!(heard["message"], "Too many messages");
+            refused += 1;
+        }
+    });
+    assert!((1..=100).contains(&refused), "{refused} of 300 refused");
+    // What was refused did not arrive, and all the rest did, in order.
+    let arrived: Vec<u64> =
+        (0..300 - refused).map(|_| bob.receive_json()["payload"].as_u64().unwrap()).collect();
+    assert!(arrived.is_sorted_by(|a, b| a < b), "{arrived:?}");
+    bob.heard_nothing_from(&mut scene.login("carol"), "carol", "bob");
+}
+
+/// The first bytes of a TLS record that holds a ClientHello of 512 bytes.
+const HALF_A_HELLO: [u8; 11] = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
+
+#[test]
+fn a_slow_start_is_over_after_10_s_at_every_stage() {
+    let scene = Scene::set(Link::Plain);
+    let whole = upgrade("");
+    let heads = ["", "G", "GET / HTTP/1.1\r\nHost: x\r\n", &whole[..whole.len() - 1]];
+    let mut slow: Vec<Box<dyn Stream>> = Vec::new();
+    for _ in 0..8 {
+        for link in [Link::Plain, Link::Tls] {
+            for head in heads {
+                let socket = connect_from(HOSTILE, scene.server.address(link));
+                let mut stream = secure(socket, link).unwrap();
+                stream.write_all(head.as_bytes()).unwrap();
+                slow.push(stream);
+            }
+        }
+        for hello in [&HALF_A_HELLO[..0], &HALF_A_HELLO[..1], &HALF_A_HELLO] {
+            let mut socket = connect_from(HOSTILE, scene.server.address(Link::Tls));
+            socket.write_all(hello).unwrap();
+            slow.push(Box::new(socket));
+        }
+    }
+    scene.goes_on();
+    for stream in &mut slow {
+        wait_until_closed(stream);
+    }
+}
+
+#[test]
+fn floods_for_10_s_are_closed_with_1008() {
+    let scene = Scene::with(Link::Plain, &RATE);
+    let json = json!({"signalType": "candidate", "fromUser": "x", "toUser": "y"}).to_string();
+    let floods = [
+        frame(0x81, json.as_bytes()), // messages
+        frame(0x81, b""),             // messages without a byte
+        frame(0x89, b"ping"),
+        frame(0x8a, b"pong that nobody asked for"),
+    ];
+    let clients: Vec<(Client, Vec<u8>)> =
+        floods.map(|frame| (scene.login(&format!("{frame:?}")[..20]), frame.repeat(100))).into();
+    thread::scope(|scope| {
+        for (mut client, bytes) in clients {
+            let mut writer = client.socket.try_clone().unwrap();
+            scope.spawn(move || while writer.write_all(&bytes).is_ok() {});
+            scope.spawn(move || {
+                loop {
+                    match client.websocket.read().unwrap() {
+                        Message::Close(frame) => {
+                            break assert_eq!(frame.unwrap().code, 1008.into());
+                        }
+                        Message::Text(text) => assert!(text.contains("\"code\""), "{text}"),
+                        _ => {}
+                    }
+                }
+            });
+        }
+        scene.goes_on();
+    });
+}
+
+fn the_33rd_call_is_refused_until_one_ends(link: Link) {
+    let scene = Scene::set(link);
+    let mut alice = scene.login("alice");
+    let mut callees: Vec<Client> =
+        (0..34).map(|number| scene.login(&format!("callee {number}"))).collect();
+    let mut calls = |alice: &mut Client, number: usize| {
+        let to = format!("callee {number}");
+        alice.send_json(&message("offer", "alice", &to, json!("ring")));
+        alice.send_json(&json!({"signalType": "mark"}));
+        let refused = alice.receive_json();
+        if refused["signalType"] == "mark" {
+            assert_eq!(callees[number].receive_json()["payload"], "ring");
+            return true;
+        }
+        assert_eq!((&refused["code"], &refused["toUser"]), (&json!("rate-limited"), &json!(to)));
+        assert_eq!(alice.receive_json()["signalType"], "mark");
+        false
+    };
+    for number in 0..32 {
+        assert!(calls(&mut alice, number), "{number}");
+    }
+    assert!(!calls(&mut alice, 32));
+    assert!(calls(&mut alice, 7), "an offer to a partner is no new call");
+    // A call that either of the two ends makes room for another.
+    alice.send_json(&message("leave", "alice", "callee 3", json!(0)));
+    assert!(calls(&mut alice, 32));
+    assert!(!calls(&mut alice, 33));
+    callees[5].send_json(&message("leave", "callee 5", "alice", json!(0)));
+    assert_eq!(alice.receive_json()["signalType"], "leave");
+    let mut calls_33 = message("offer", "alice", "callee 33", json!("ring"));
+    alice.send_json(&calls_33);
+    assert_eq!(callees[33].receive_json(), calls_33);
+    // So does one whose callee is gone.
+    callees.remove(9).kill();
+    assert_eq!(alice.receive_json()["fromUser"], "callee 9");
+    calls_33["toUser"] = json!("callee 5");
+    alice.send_json(&calls_33);
+    assert_eq!(callees[5].receive_json(), calls_33);
+    calls_33["toUser"] = json!("callee 3");
+    assert_eq!(alice.ask(&calls_33)["code"], "rate-limited");
+}
+
+fn being_called_by_many_does_not_use_up_ones_own_calls(link: Link) {
+    let scene = Scene::with(link, &["--max-calls", "2"]);
+    let mut alice = scene.login("alice");
+    let _callers: Vec<Client> = (0..50)
+        .map(|number| {
+            let name = format!("caller {number}");
+            let mut caller = scene.login(&name);
+            caller.send_json(&message("offer", &name, "alice", json!(1)));
+            assert_eq!(alice.receive_json()["fromUser"], name);
+            caller
+        })
+        .collect();
+    // Two calls are her own: it does not matter whether she makes or answers them.
+    let mut friend = scene.login("friend");
+    let offer = message("offer", "alice", "friend", json!(2));
+    alice.send_json(&offer);
+    assert_eq!(friend.receive_json(), offer);
+    alice.send_json(&message("answer", "alice", "caller 7", json!(2)));
+    for (kind, to) in [("answer", "caller 8"), ("offer", "honest 1")] {
+        assert_eq!(alice.ask(&message(kind, "alice", to, json!(3)))["code"], "rate-limited");
+    }
+}
+
+/// A callee whose program hangs up by itself, at once: the call is over, and counts no more.
+fn calls_that_are_hung_up_at_once_do_not_use_up_ones_calls(link: Link) {
+    let scene = Scene::with(link, &["--max-calls", "1"]);
+    let (mut alice, mut busy) = (scene.login("alice"), scene.login("busy"));
+    for number in 0..200 {
+        let name = format!("busy {number}");
+        assert_eq!(busy.log_in(&name)["success"], "1");
+        alice.send_json(&message("offer", "alice", &name, json!(number)));
+        let leave = message("leave", &name, "alice", json!(number)).to_string();
+        assert_eq!(busy.receive_json()["payload"], number);
+        busy.send(&leave);
+        assert_eq!(alice.receive_json()["signalType"], "leave", "{number}");
+    }
+}
+
+fn a_message_over_the_chosen_size_closes_with_1009(link: Link) {
+    for (limit, length) in [("1000", 1000), ("1000000", 1_000_000)] {
+        let scene = Scene::with(link, &["--max-message", limit]);
+        let mut alice = scene.login("alice");
+        let empty = message("candidate", "alice", "alice", json!("")).to_string().len();
+        let text = message("candidate", "alice", "alice", json!("x".repeat(length - empty)));
+        assert_eq!(alice.ask(&text), text);
+        alice.websocket.send(Message::text(format!("{text} "))).unwrap();
+        assert_eq!(alice.closed_with(), 1009);
+    }
+}

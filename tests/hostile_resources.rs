@@ -1,0 +1,249 @@
+//! When the system runs out of something, or a client out of the network: descriptors, threads, and
+//! peers that are gone without a word. Each beside an honest pair.
+//!
+//! Some of it needs root and Linux's tools (setpriv, prlimit, ip). Without them a test says so and
+//! passes.
+
+mod common;
+#[path = "common/scene.rs"]
+mod scene;
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Client, Link, Server, message, read_to_end, wait_until};
+use scene::{HOSTILE, Scene, client_over, connect_from, program_under};
+use serde_json::json;
+use signal_server::limits::Timeouts;
+use signal_server::{config, server};
+
+over_plain_and_tls! {
+    descriptors_run_out
+    threads_run_out
+    with_few_descriptors_the_default_limit_is_lowered_and_that_is_said
+    a_stopped_process_loses_its_name
+}
+
+/// Connects until the server can't take any more, checks that it lives with that, and that all is
+/// well when the flood goes.
+fn survives_a_flood(scene: &Scene, connections: usize) {
+    let complaint = "cannot take a connection: ";
+    let start = Instant::now();
+    // Who is not accepted waits in the kernel's queue, so all of these can connect.
+    let flood: Vec<TcpStream> = (0..connections).map(|_| scene.socket()).collect();
+    scene.server.wait_for_log(complaint);
+    scene.goes_on();
+    let complaints = || scene.server.log().matches(complaint).count();
+    wait_until("it says so again", || complaints() >= 2);
+    scene.goes_on();
+    // Of each port's at most one line a second, and one that was due.
+    let most = 2 * (start.elapsed().as_secs() as usize + 2);
+    assert!(complaints() <= most, "{} lines, not {most}", complaints());
+    drop(flood);
+    assert_eq!(scene.connect().log_in("after the flood")["success"], "1");
+}
+
+const NO_LIMITS: [&str; 6] = ["--max-connections", "0", "--max-per-ip", "0", "--log", "info"];
+
+fn descriptors_run_out(link: Link) {
+    let command = program_under("ulimit -n 64; exec \"$@\"", &NO_LIMITS);
+    let scene = Scene::around(Server::spawn(command), link);
+    survives_a_flood(&scene, 100);
+}
+
+fn threads_run_out(link: Link) {
+    // As a user of its own, whom the system counts (it does not count root), but who may read the
+    // files that root's tests made.
+    let user = 40_000 + std::process::id() % 20_000 * 2 + u32::from(link == Link::Tls);
+    let as_user = format!(
+        "setpriv --reuid {user} --regid {user} --clear-groups --bounding-set=-all,+dac_override \
+         --inh-caps=-all,+dac_override --ambient-caps=-all,+dac_override prlimit --nproc=40"
+    );
+    let possible = Command::new("bash").args(["-c", &format!("{as_user} true")]).status();
+    if !possible.is_ok_and(|status| status.success()) {
+        return eprintln!("left out: needs root, setpriv and prlimit");
+    }
+    let command = program_under(&format!("exec {as_user} \"$@\""), &NO_LIMITS);
+    let scene = Scene::around(Server::spawn(command), link);
+    // Here every connection is accepted, and those who get no thread are closed.
+    survives_a_flood_of_the_refused(&scene);
+    survives_a_flood(&scene, 100);
+}
+
+/// Those who get no thread are not left waiting.
+fn survives_a_flood_of_the_refused(scene: &Scene) {
+    let mut held: Vec<TcpStream> = (0..36).map(|_| scene.socket()).collect();
+    scene.server.wait_for_log("cannot take a connection: ");
+    assert_eq!(read_to_end(&mut scene.socket()), "");
+    held.clear();
+    assert_eq!(scene.connect().log_in("next")["success"], "1");
+}
+
+fn with_few_descriptors_the_default_limit_is_lowered_and_that_is_said(link: Link) {
+    let command = program_under("ulimit -n 64; exec \"$@\"", &[]);
+    let scene = Scene::around(Server::spawn(command), link);
+    let said = scene.server.wait_for_log("--max-connections is 32 instead of 1024");
+    assert!(said.contains("WARN") && said.contains("ulimit -n 1056"), "{said}");
+    // All of these it can serve, the honest pair included, and turns the next away.
+    let mut clients: Vec<Client> = (0..30).map(|n| scene.login(&n.to_string())).collect();
+    let turned_away = read_to_end(&mut scene.socket());
+    assert!(link == Link::Tls || turned_away.contains("503"), "{turned_away}");
+    for (number, client) in clients.iter_mut().enumerate() {
+        let name = number.to_string();
+        assert_eq!(client.ask(&message("candidate", &name, &name, json!(1)))["payload"], 1);
+    }
+    assert!(!scene.server.log().contains("cannot take"));
+}
+
+/// A client in a process of its own: this very program, with [`alice_herself`] as its only test.
+struct Alice(Child);
+
+impl Alice {
+    /// `prefix` is a command that runs another.
+    fn start(prefix: &[&str], address: SocketAddr, link: Link) -> Alice {
+        let program = std::env::current_exe().unwrap();
+        let mut words = prefix.iter().map(Into::into).chain([program.into_os_string()]);
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .args(["--exact", "alice_herself", "--ignored"])
+            .env("ALICE_CALLS", format!("{address} {link:?}"))
+            .stdout(Stdio::null());
+        Alice(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Alice {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+#[ignore = "a client for other tests, which start it in a process of its own"]
+fn alice_herself() {
+    let Ok(call) = std::env::var("ALICE_CALLS") else { return };
+    let (address, link) = call.split_once(' ').unwrap();
+    let link = if link == "Tls" { Link::Tls } else { Link::Plain };
+    let mut alice = client_over(TcpStream::connect(address).unwrap(), link);
+    assert_eq!(alice.log_in("alice")["success"], "1");
+    alice.send_json(&message("offer", "alice", "bob", json!("from alice")));
+    while alice.websocket.read().is_ok() {} // and answers pings
+}
+
+/// Alice, in a call with bob, vanishes without a word: somebody else gets her name, which could not
+/// be had before, and bob hears that she is gone before he hears from her heir.
+fn alice_loses_her_name(scene: &Scene, bob: &mut Client, vanish: impl FnOnce()) {
+    assert_eq!(bob.receive_json()["payload"], "from alice");
+    let mut heir = scene.connect();
+    assert_eq!(heir.log_in("alice")["reason"], "name-taken");
+    vanish();
+    let start = Instant::now();
+    assert_eq!(heir.log_in("alice")["success"], "1");
+    assert!(start.elapsed() > Duration::from_secs(1), "she was not given the time to answer");
+    heir.send_json(&message("offer", "alice", "bob", json!("from her heir")));
+    assert_eq!(bob.receive_json()["signalType"], "leave");
+    assert_eq!(bob.receive_json()["payload"], "from her heir");
+}
+
+fn a_stopped_process_loses_its_name(link: Link) {
+    let scene = Scene::set(link);
+    let mut bob = scene.login("bob");
+    let alice = Alice::start(&[], scene.server.address(link), link);
+    alice_loses_her_name(&scene, &mut bob, || common::signal(alice.0.id(), "STOP"));
+}
+
+/// A network namespace, joined to this one by a cable that can be pulled. 198.18.0.0/15 is for tests
+/// of this kind (RFC 2544).
+struct Elsewhere {
+    name: String,
+    cable: String,
+    here: String,
+}
+
+impl Elsewhere {
+    /// `number` tells those of one test process apart.
+    fn make(number: u32) -> Option<Elsewhere> {
+        let id = std::process::id() * 2 + number;
+        let name = format!("hostile{id}");
+        let [a, b] = [(id >> 6) as u8, (id << 2) as u8];
+        let (here, there) = (format!("198.18.{a}.{}", b + 1), format!("198.18.{a}.{}", b + 2));
+        let cable = format!("ho{id}");
+        let script = format!(
+            "ip netns add {name} && ip link add {cable} type veth peer name cable netns {name} &&
+             ip addr add {here}/30 dev {cable} && ip link set {cable} up &&
+             ip -n {name} addr add {there}/30 dev cable && ip -n {name} link set cable up"
+        );
+        let elsewhere = Elsewhere { name, cable, here: format!("{here}:0") };
+        let made = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
+        made.is_ok_and(|status| status.success()).then_some(elsewhere)
+    }
+
+    fn alice(&self, address: SocketAddr) -> Alice {
+        Alice::start(&["ip", "netns", "exec", &self.name], address, Link::Plain)
+    }
+
+    /// From here on nothing arrives on either side, no FIN and no reset.
+    fn pull_the_cable(&self) {
+        let down = ["-n", &self.name, "link", "set", "cable", "down"];
+        assert!(Command::new("ip").args(down).status().unwrap().success());
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        // By itself the cable would go when the last socket there has given up, in some minutes.
+        let script = format!("ip link del {}; ip netns del {}", self.cable, self.name);
+        let _ = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
+    }
+}
+
+#[test]
+fn a_client_whose_network_is_gone_loses_its_name() {
+    let Some(elsewhere) = Elsewhere::make(0) else {
+        return eprintln!("left out: needs root and iproute2");
+    };
+    let scene = Scene::with(Link::Plain, &["--listen", &elsewhere.here]);
+    let mut bob = scene.login("bob");
+    let _alice = elsewhere.alice(scene.server.address(Link::Plain));
+    alice_loses_her_name(&scene, &mut bob, || elsewhere.pull_the_cable());
+}
+
+/// When nobody wants the name, it is the keepalive that finds out.
+#[test]
+fn a_client_whose_network_is_gone_is_missed_by_the_keepalive() {
+    let Some(elsewhere) = Elsewhere::make(1) else {
+        return eprintln!("left out: needs root and iproute2");
+    };
+    let arguments = ["--listen", &elsewhere.here, "--tls-listen", "off"].map(Into::into);
+    let command = config::Command::parse(arguments, |_| None);
+    let Ok(config::Command::Run(config)) = command else { panic!("{command:?}") };
+    let listeners = server::bind(&config).unwrap();
+    let address = listeners[0].address();
+    let (stop, stopped) = mpsc::channel();
+    let (idle, pong) = (Duration::from_secs(1), Duration::from_secs(1));
+    let timeouts = Timeouts { idle, pong, ..Timeouts::default() };
+    let server = thread::spawn(move || server::run(listeners, &config, timeouts, &stopped));
+    let mut bob = client_over(TcpStream::connect(address).unwrap(), Link::Plain);
+    assert_eq!(bob.log_in("bob")["success"], "1");
+    let _alice = elsewhere.alice(address);
+    assert_eq!(bob.receive_json()["payload"], "from alice");
+    elsewhere.pull_the_cable();
+    // He answers his own pings while he waits.
+    assert_eq!(bob.receive_json()["signalType"], "leave");
+    drop((bob, stop));
+    server.join().unwrap().unwrap();
+}
+
+#[test]
+fn hostile_clients_have_an_address_of_their_own() {
+    // What the other tests rest on.
+    let scene = Scene::set(Link::Plain);
+    let _client =
+        client_over(connect_from(HOSTILE, scene.server.address(Link::Plain)), Link::Plain);
+    scene.server.wait_for_log("127.6.6.6:");
+}
