@@ -393,7 +393,13 @@ impl Client<'_> {
         let noted = calls && self.note_call(to)?;
         let delivered = self.send_to(signal, me, to, text);
         match &delivered {
-            Ok(()) if calls => drop(self.note_call(to)),
+            Ok(()) if calls => {
+                // Refused means that it is not noted, which the next line would do anyway.
+                let _ = self.note_call(to);
+                if !self.is_noted_by(to, me) {
+                    self.forget_partner(to); // It has ended again, over there.
+                }
+            }
             Err(_) if noted => self.forget_partner(to),
             _ => {}
         }
@@ -431,6 +437,16 @@ impl Client<'_> {
         }
         user.partners.insert(to.into(), true);
         Ok(true)
+    }
+
+    /// Whether the user `other` is there, and in a call with this one.
+    fn is_noted_by(&self, other: &str, me: &str) -> bool {
+        self.shared.registry.find(other).is_some_and(|peer| {
+            reach(&peer, other, self.shared.timeouts.write).is_ok_and(|websocket| {
+                let user = websocket.get_ref().user.as_ref();
+                user.is_some_and(|user| user.partners.contains_key(me))
+            })
+        })
     }
 
     fn forget_partner(&self, name: &str) {

@@ -8,6 +8,7 @@ mod common;
 #[path = "common/scene.rs"]
 mod scene;
 
+use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -109,10 +110,22 @@ impl Alice {
         let mut command = Command::new(words.next().unwrap());
         command
             .args(words)
-            .args(["--exact", "alice_herself", "--ignored"])
+            .args(["--exact", "alice_herself"])
             .env("ALICE_CALLS", format!("{address} {link:?}"))
             .stdout(Stdio::null());
         Alice(command.spawn().unwrap())
+    }
+
+    /// Until the last of its threads has stopped, the process could still answer.
+    fn stop(&self) {
+        common::signal(self.0.id(), "STOP");
+        let threads = format!("/proc/{}/task", self.0.id());
+        wait_until("alice is stopped", || {
+            fs::read_dir(&threads).unwrap().all(|thread| {
+                let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+                status.contains("State:\tT")
+            })
+        });
     }
 }
 
@@ -124,8 +137,8 @@ impl Drop for Alice {
 }
 
 #[test]
-#[ignore = "a client for other tests, which start it in a process of its own"]
 fn alice_herself() {
+    // A client for the other tests, which start it in a process of its own.
     let Ok(call) = std::env::var("ALICE_CALLS") else { return };
     let (address, link) = call.split_once(' ').unwrap();
     let link = if link == "Tls" { Link::Tls } else { Link::Plain };
@@ -154,7 +167,7 @@ fn a_stopped_process_loses_its_name(link: Link) {
     let scene = Scene::set(link);
     let mut bob = scene.login("bob");
     let alice = Alice::start(&[], scene.server.address(link), link);
-    alice_loses_her_name(&scene, &mut bob, || common::signal(alice.0.id(), "STOP"));
+    alice_loses_her_name(&scene, &mut bob, || alice.stop());
 }
 
 /// A network namespace, joined to this one by a cable that can be pulled. 198.18.0.0/15 is for tests

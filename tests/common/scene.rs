@@ -8,8 +8,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -19,6 +18,7 @@ use std::time::Duration;
 
 use native_tls::TlsConnector;
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use tungstenite::{Error, Message};
 
 use crate::common::{CERTIFICATE, Client, Link, PATIENCE, Server, Stream, message, wait_until};
@@ -207,18 +207,13 @@ pub fn program_under(shell: &str, options: &[&str]) -> Command {
     command
 }
 
-/// A TCP connection that comes from the address `from`, any of 127.0.0.0/8 or `::1`.
-///
-/// The standard library can't bind a socket before it connects it. It can bind a listener, which is
-/// a closed socket with an address again once it is shut down; and its UDP sockets' `connect` is the
-/// system's, which does not mind the kind. (Linux; all without `unsafe`.)
+/// A TCP connection that comes from the address `from`, any of 127.0.0.0/8.
 pub fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
     let from: IpAddr = from.parse().unwrap();
-    let bound = TcpStream::from(OwnedFd::from(TcpListener::bind((from, 0)).unwrap()));
-    bound.shutdown(Shutdown::Read).unwrap();
-    let connecting = UdpSocket::from(OwnedFd::from(bound));
-    connecting.connect(to).unwrap();
-    let socket = TcpStream::from(OwnedFd::from(connecting));
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let socket = TcpStream::from(socket);
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.set_write_timeout(Some(PATIENCE)).unwrap();
     socket.set_nodelay(true).unwrap();
