@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use log::{debug, info};
 use native_tls::TlsAcceptor;
 use parking_lot::{Mutex, MutexGuard};
+use tungstenite::error::ProtocolError;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
@@ -575,6 +576,8 @@ fn ending_of(error: Error) -> Ending {
         Error::ConnectionClosed | Error::AlreadyClosed => Ending::Closed,
         Error::Capacity(_) => Ending::Broken(CloseCode::Size, "message too big"),
         Error::Utf8(_) => Ending::Broken(CloseCode::Invalid, "text is not UTF-8"),
+        // TLS has said goodbye and the WebSocket has not.
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Ending::Gone,
         Error::Protocol(_) => Ending::Broken(CloseCode::Protocol, "not RFC 6455"),
         _ => Ending::Gone,
     }

@@ -726,6 +726,8 @@ fn a_link_that_ends_without_a_close_ends_the_connection(link: Link) {
         }
         client.ended();
     }
+    // Going without a word is no offence.
+    assert!(!server.log().contains("not RFC 6455"));
     watch.goes_on();
 }
 
