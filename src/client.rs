@@ -175,10 +175,14 @@ impl Client<'_> {
             // A long message is as much work as several short ones.
             let refused = !self.pay(bucket, 1 + message.len() / RECV_BUFFER)?;
             self.handle(message, refused);
+            if messages > 1 {
+                thread::yield_now(); // Who has much to say lets the others in between.
+            }
         }
         if messages == 0 {
-            // Waking us up for a few bytes is work as well.
+            // Waking us up for a part of a message is work as well.
             self.pay(bucket, 1)?;
+            thread::yield_now();
         }
         Ok(())
     }
