@@ -398,12 +398,9 @@ impl Client<'_> {
         let noted = calls && self.note_call(to)?;
         let delivered = self.send_to(signal, me, to, text);
         match &delivered {
-            Ok(()) if calls => {
-                // Refused means that it is not noted, which the next line would do anyway.
-                let _ = self.note_call(to);
-                if !self.is_noted_by(to, me) {
-                    self.forget_partner(to); // It has ended again, over there.
-                }
+            // The note was gone again. If theirs is gone too, then so is the call.
+            Ok(()) if calls && self.note_call(to) == Ok(true) && !self.is_noted_by(to, me) => {
+                self.forget_partner(to);
             }
             Err(_) if noted => self.forget_partner(to),
             _ => {}
