@@ -84,11 +84,7 @@ fn a_taken_name_is_refused_while_its_holder_lives(link: Link) {
     let server = Server::start();
     let mut alice = server.login(link, "alice");
     let mut second = server.connect(link);
-    second.send_json(&json!({"signalType": "login", "fromUser": "alice"}));
-    // The holder's side of the probe: reading answers its ping.
-    assert!(matches!(alice.websocket.read(), Ok(Message::Ping(_))));
-    alice.websocket.flush().unwrap();
-    let reply = second.receive_json();
+    let reply = while_answering_pings(&mut alice, || second.log_in("alice"));
     assert_eq!((&reply["success"], &reply["reason"]), (&json!("0"), &json!("name-taken")));
 
     let mut bob = server.login(link, "bob");
@@ -144,10 +140,8 @@ fn rename_frees_the_old_name_and_tells_the_partners(link: Link) {
 fn rename_to_a_taken_name_keeps_the_old_one(link: Link) {
     let server = Server::start();
     let (mut alice, mut bob) = (server.login(link, "alice"), server.login(link, "bob"));
-    alice.send_json(&json!({"signalType": "login", "fromUser": "bob"}));
-    assert!(matches!(bob.websocket.read(), Ok(Message::Ping(_))));
-    bob.websocket.flush().unwrap();
-    assert_eq!(alice.receive_json()["reason"], "name-taken");
+    let reply = while_answering_pings(&mut bob, || alice.log_in("bob"));
+    assert_eq!(reply["reason"], "name-taken");
     bob.send_json(&message("candidate", "bob", "alice", json!(1)));
     assert_eq!(alice.receive_json()["payload"], 1);
 }
@@ -556,6 +550,21 @@ fn a_ping_is_answered(link: Link) {
     let mut client = server.connect(link);
     client.websocket.send(Message::Ping("hello".into())).unwrap();
     assert_eq!(client.websocket.read().unwrap(), Message::Pong("hello".into()));
+}
+
+/// Does something while `client` is there: reading is what answers pings. (A holder of a name that
+/// is just being served is not pinged at all, so that there is no ping to wait for.)
+fn while_answering_pings(client: &mut Client, action: impl FnOnce() -> Value + Send) -> Value {
+    client.socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    let result = std::thread::scope(|scope| {
+        let action = scope.spawn(action);
+        while !action.is_finished() {
+            let _ = client.websocket.read();
+        }
+        action.join().unwrap()
+    });
+    client.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    result
 }
 
 fn leave_of(from: &str, to: &str) -> Value {
