@@ -31,8 +31,8 @@ use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
 use crate::http::{self, Outcome, Site};
 use crate::limits::{
-    FLOOD_PAUSE, Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER, RateBucket, Slot, Slots,
-    Timeouts, Verdict,
+    FLOOD_PAUSE, Gate, Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER, RateBucket, Slot,
+    Slots, Timeouts, Verdict,
 };
 use crate::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
 use crate::registry::{Peer, Registry};
@@ -46,6 +46,10 @@ pub struct Shared {
     pub slots: Arc<Slots>,
     /// How much anyone may do.
     pub limits: Limits,
+    /// Who is over the message rate waits here.
+    pub floods: Gate,
+    /// Who has ended, or has just ended a stalled recipient, waits here.
+    pub endings: Gate,
     /// How long anything may take.
     pub timeouts: Timeouts,
     /// What HTTP requests get.
@@ -194,7 +198,7 @@ impl Client<'_> {
         match bucket.take(Instant::now(), cost) {
             Verdict::Allowed => Ok(true),
             Verdict::Refused => {
-                thread::sleep(FLOOD_PAUSE);
+                self.shared.floods.wait(FLOOD_PAUSE);
                 Ok(false)
             }
             Verdict::Abusive => Err(Ending::Broken(CloseCode::Policy, "too many messages")),
@@ -282,6 +286,9 @@ impl Client<'_> {
     }
 
     fn refuse(&self, fault: &Fault, reply: String) {
+        if matches!(fault, Fault::UserUnreachable(_)) {
+            self.shared.endings.wait(Duration::ZERO);
+        }
         debug!("{} refused: {}", self.address, fault.code());
         self.reply(reply);
     }
@@ -397,13 +404,15 @@ impl Client<'_> {
         let calls = signal.makes_partners() && me != to;
         let noted = calls && self.note_call(to)?;
         let delivered = self.send_to(signal, me, to, text);
-        match &delivered {
-            // The note was gone again. If theirs is gone too, then so is the call.
-            Ok(()) if calls && self.note_call(to) == Ok(true) && !self.is_noted_by(to, me) => {
+        if delivered.is_err() && noted {
+            self.forget_partner(to);
+        }
+        if delivered.is_ok() && calls {
+            let was_gone = self.note_call(to) == Ok(true);
+            // If theirs is gone too, then so is the call.
+            if was_gone && !self.is_noted_by(to, me) {
                 self.forget_partner(to);
             }
-            Err(_) if noted => self.forget_partner(to),
-            _ => {}
         }
         delivered
     }
@@ -500,6 +509,9 @@ impl Client<'_> {
 /// Whatever ended the client: the name is free, the partners know, and the socket is closed.
 impl Drop for Client<'_> {
     fn drop(&mut self) {
+        if !matches!(self.ending, Ending::Stopping) {
+            self.shared.endings.wait(Duration::ZERO);
+        }
         let user = {
             let mut websocket = self.peer.websocket.lock();
             let wire = websocket.get_mut();
@@ -602,6 +614,8 @@ mod tests {
             registry: Registry::default(),
             slots: Slots::new(limits),
             limits,
+            floods: Gate::default(),
+            endings: Gate::default(),
             timeouts: Timeouts::default(),
             site,
             stopping: AtomicBool::new(false),

@@ -8,7 +8,6 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::str;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use httparse::Status;
 use log::warn;
@@ -17,7 +16,7 @@ use tungstenite::handshake::server as upgrade;
 use tungstenite::http::HeaderValue;
 
 use crate::config::Network;
-use crate::limits::{Full, HEAD_PAUSE, MAX_HEAD, MAX_HEADERS, RETRY_AFTER, Slot};
+use crate::limits::{Full, MAX_HEAD, MAX_HEADERS, RETRY_AFTER, Slot};
 
 /// What the page may do: load and connect to its own server, and nothing else (CSP level 3).
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -90,10 +89,7 @@ pub fn serve(
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         break match request.parse(&received) {
-            Ok(Status::Partial) if received.len() < MAX_HEAD => {
-                thread::sleep(HEAD_PAUSE);
-                continue;
-            }
+            Ok(Status::Partial) if received.len() < MAX_HEAD => continue,
             Ok(Status::Complete(head)) if head <= MAX_HEAD => {
                 match find_client(&request, site, slot, address) {
                     Ok(()) => answer(&request, &received, head, site),

@@ -22,7 +22,7 @@ use crate::client::{self, Shared};
 use crate::config::{Config, Listen, Tls};
 use crate::http::{self, Site};
 use crate::limits::{
-    ACCEPT_PAUSE, BACKLOG, CLIENT_STACK, COMPLAINT_PAUSE, Full, Limits, OWN_DESCRIPTORS,
+    ACCEPT_PAUSE, BACKLOG, CLIENT_STACK, COMPLAINT_PAUSE, Full, Gate, Limits, OWN_DESCRIPTORS,
     SOCKET_BUFFER, Slots, Timeouts,
 };
 use crate::registry::Registry;
@@ -124,6 +124,8 @@ pub fn run(
         registry: Registry::default(),
         slots: Slots::new(limits),
         limits,
+        floods: Gate::default(),
+        endings: Gate::default(),
         timeouts,
         site: Site {
             settings: http::settings(&config.ice_servers, tls_port),
@@ -201,7 +203,8 @@ fn accept(listener: &Listener, shared: &Arc<Shared>) {
             start_client(shared, socket, address, listener.tls.clone())
         });
         match started {
-            Ok(None) => {}
+            // Lets the new thread go first, or a crowd of them would wait for the processor at once.
+            Ok(None) => thread::yield_now(),
             Ok(Some(full)) => complaints.log(&full),
             Err(error) => {
                 complaints.log(&format_args!("cannot take a connection: {error}"));

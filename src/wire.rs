@@ -17,12 +17,13 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use native_tls::{HandshakeError, TlsAcceptor, TlsStream};
 use parking_lot::Condvar;
 
-use crate::limits::{RECV_BUFFER, Timeouts};
+use crate::limits::{FLOOD_PAUSE, HANDSHAKE_READS, RECV_BUFFER, Timeouts};
 
 /// A client's stream, and what other threads must know about that client under the same lock.
 pub struct Wire {
@@ -67,6 +68,8 @@ struct Feed {
     /// During the handshakes: until when. Then nobody else knows of this connection yet, and an
     /// empty inbox is filled from the socket.
     deadline: Option<Instant>,
+    /// How often it was filled so.
+    reads: usize,
 }
 
 impl Wire {
@@ -90,6 +93,7 @@ impl Wire {
             sending: Duration::ZERO,
             patience: timeouts.write,
             deadline,
+            reads: 0,
         };
         let link = match tls {
             None => Link::Plain(feed),
@@ -183,6 +187,10 @@ impl Read for Feed {
             let Some(deadline) = self.deadline else {
                 return Err(ErrorKind::WouldBlock.into());
             };
+            self.reads += 1;
+            if self.reads > HANDSHAKE_READS {
+                thread::sleep(FLOOD_PAUSE);
+            }
             let mut received = vec![0; RECV_BUFFER];
             let count = read_until(deadline, &self.socket, &mut received)?;
             received.truncate(count);

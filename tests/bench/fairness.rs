@@ -2,6 +2,9 @@
 //!
 //! Each round measures the same pairs twice: alone, and beside the hostile ones. The pairs take
 //! turns, so that together they send often enough to be measured, and none is over its message rate.
+//!
+//! Where there are two cores, server and honest pairs have one, and the hostile clients the other, as
+//! they would be on machines of their own. So what is measured is what the server does for them.
 
 use std::env;
 use std::fmt;
@@ -15,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::HOSTILE;
 use crate::common::{Link, Server, wait_until};
+use crate::cores::Cores;
 use crate::latency::Pair;
 use crate::stats::{median, microseconds, percentile};
 
@@ -24,6 +28,8 @@ const ROUNDS: usize = 5;
 const MESSAGES: usize = 40;
 /// Between two messages of whichever pair: about 500 a second.
 const PACE: Duration = Duration::from_millis(2);
+/// The server's main thread, the one that waits for signals, and one for each port.
+const OWN_THREADS: usize = 4;
 /// The p99 beside the hostile clients may be this many times what it is alone.
 const TARGET: f64 = 1.5;
 
@@ -40,17 +46,21 @@ pub fn measure() -> Fairness {
     // All of the hostile clients have one address here; they get what eight addresses would.
     let options =
         ["--log", "info", "--max-connections", "4096", "--max-per-ip", "0", "--max-rate", "50"];
+    let cores = Cores::allowed().filter(|cores| cores.count() > 1);
+    let stay_on = |core| cores.as_ref().map(|cores| cores.stay_on(core));
+    stay_on(0);
     let server = Server::start_with(&options);
-    let own_threads = threads(&server);
     let mut fairness = Fairness { alone: vec![], beside: vec![], ratios: vec![] };
     deliver(&server, "warm-up");
     for round in 1..=ROUNDS {
         let alone = deliver(&server, &format!("alone {round}"));
+        stay_on(1);
         let mut hostile = start_hostile(&server);
+        stay_on(0);
         let beside = deliver(&server, &format!("beside {round}"));
         hostile.kill().unwrap();
         hostile.wait().unwrap();
-        wait_until("the hostile clients are gone", || threads(&server) == own_threads);
+        wait_until("the hostile clients are gone", || threads(&server) == OWN_THREADS);
         let p99 = |times: &[Duration]| microseconds(percentile(times, 99));
         fairness.ratios.push(p99(&beside) / p99(&alone));
         fairness.alone.extend(alone);

@@ -4,7 +4,6 @@
 //! and who asks, the other in which portions the request comes.
 #![no_main]
 
-use std::ffi::{c_int, c_void};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::AtomicBool;
@@ -41,14 +40,6 @@ impl Write for Exchange<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// The server sleeps for a moment between two portions, which would be nearly all that this target
-/// does. The program's own function goes before the C library's, and this one sleeps not at all.
-/// (libFuzzer's watchdog calls `sleep`, which stays as it is.)
-#[unsafe(no_mangle)]
-extern "C" fn clock_nanosleep(_: c_int, _: c_int, _: *const c_void, _: *mut c_void) -> c_int {
-    0
 }
 
 /// A place among the connections needs a socket, any socket.
