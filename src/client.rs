@@ -36,6 +36,7 @@ use crate::limits::{
 };
 use crate::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
 use crate::registry::{Peer, Registry};
+use crate::users::Users;
 use crate::wire::{self, User, Wire, is_timeout};
 
 /// What all clients share.
@@ -50,6 +51,8 @@ pub struct Shared {
     pub timeouts: Timeouts,
     /// What HTTP requests get.
     pub site: Site,
+    /// Who may log in; everybody without it.
+    pub users: Option<Users>,
     /// Set once, when the server is to end.
     pub stopping: AtomicBool,
 }
@@ -155,10 +158,18 @@ impl Client<'_> {
     fn run(&self) -> Ending {
         let mut buffer = [0; RECV_BUFFER];
         let mut bucket = RateBucket::new(self.shared.limits.max_rate, Instant::now());
+        let mut checked = Instant::now();
         loop {
             // First, since bytes may have come with the handshake.
             if let Err(ending) = self.work_through(&mut bucket) {
                 return ending;
+            }
+            // At the latest after the next ping: one who is silent answers it.
+            if checked.elapsed() >= self.shared.timeouts.idle {
+                if !self.may_stay() {
+                    return Ending::Broken(CloseCode::Policy, "unauthorized");
+                }
+                checked = Instant::now();
             }
             match self.receive(&mut buffer) {
                 Ok(bytes) => self.peer.websocket.lock().get_mut().feed(bytes),
@@ -300,11 +311,23 @@ impl Client<'_> {
         self.peer.websocket.lock().get_ref().user.as_ref().map(|user| user.name.clone())
     }
 
+    /// Whether the users file still has this client's user, with the same token.
+    fn may_stay(&self) -> bool {
+        let Some(users) = &self.shared.users else {
+            return true;
+        };
+        let user = {
+            let websocket = self.peer.websocket.lock();
+            websocket.get_ref().user.as_ref().map(|user| (user.name.clone(), user.token_hash))
+        };
+        user.is_none_or(|(name, token_hash)| users.token_hash(&name) == token_hash)
+    }
+
     // ---- login ----
 
     fn login(&self, envelope: &Envelope, text: &str) {
         let name = envelope.from_user.as_ref().map(|name| name.text()).unwrap_or_default();
-        let outcome = self.log_in_as(&name);
+        let outcome = self.log_in_as(&name, text);
         match outcome {
             Ok(()) => info!("{} logged in as {name:?}", self.address),
             Err(refusal) => {
@@ -315,14 +338,24 @@ impl Client<'_> {
         self.reply(protocol::login_reply(text, outcome));
     }
 
-    fn log_in_as(&self, name: &str) -> Result<(), LoginRefusal> {
+    fn log_in_as(&self, name: &str, text: &str) -> Result<(), LoginRefusal> {
         if !protocol::is_valid_name(name) {
             return Err(LoginRefusal::InvalidName);
+        }
+        // Before anything about the name is told: a stranger is not to learn who is online.
+        let token_hash = self
+            .shared
+            .users
+            .as_ref()
+            .map(|users| users.admit(self.address.ip(), name, &protocol::login_token(text)));
+        if token_hash == Some(None) {
+            return Err(LoginRefusal::Unauthorized);
         }
         if self.name().as_deref() == Some(name) || !self.claim(name) {
             return Err(LoginRefusal::NameTaken);
         }
-        let user = User { name: name.into(), partners: Default::default() };
+        let token_hash = token_hash.flatten();
+        let user = User { name: name.into(), partners: Default::default(), token_hash };
         let former = self.peer.websocket.lock().get_mut().user.replace(user);
         self.say_goodbye(former);
         Ok(())
@@ -593,7 +626,7 @@ mod tests {
     fn shared() -> Shared {
         let limits = Limits::default();
         let site = Site {
-            settings: http::settings("[]", None),
+            settings: http::settings("[]", None, false),
             allow_origin: vec![],
             trust_proxy: vec![],
             proxy_hinted: AtomicBool::new(false),
@@ -604,6 +637,7 @@ mod tests {
             limits,
             timeouts: Timeouts::default(),
             site,
+            users: None,
             stopping: AtomicBool::new(false),
         }
     }

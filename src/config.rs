@@ -21,11 +21,17 @@ const DEFAULT_TLS_PORT: u16 = 8443;
 const DEFAULT_CERT: &str = "certs/cert.pem";
 const DEFAULT_KEY: &str = "certs/key.pem";
 
+/// The page that a new user's link opens unless `--url` says otherwise.
+const DEFAULT_URL: &str = "https://localhost:8443/";
+
 /// What `--help` prints.
 pub const HELP: &str = "\
 A WebRTC signaling server with its own call page.
 
 Usage: signal-server [OPTIONS]
+       signal-server user add NAME --users FILE [--url URL]
+       signal-server user remove NAME --users FILE
+       signal-server user list --users FILE
 
 Options:
   --listen ADDR        address and port for ws:// and http://; off for none
@@ -48,6 +54,9 @@ Limits; 0 is none:
   --print-limits       print every limit, and the memory they add up to
 
 Who may connect:
+  --users FILE               who may log in, with a token each; `user add` makes one and
+                             prints it, with a link for the page at --url
+                             [default: everybody, with no token]
   --allow-origin ORIGIN      a page that may connect, such as https://example.org;
                              can be repeated [default: every page may]
   --trust-proxy ADDR[/LEN]   a reverse proxy whose X-Forwarded-For counts; can be
@@ -65,6 +74,8 @@ so on. There, --allow-origin and --trust-proxy take several values with commas.
 pub enum Command {
     /// Serve.
     Run(Config),
+    /// Change or show the users file.
+    User(UserCommand),
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -84,12 +95,39 @@ pub struct Config {
     pub ice_servers: String,
     /// How much clients may do.
     pub limits: Limits,
+    /// Who may log in; everybody without it.
+    pub users: Option<PathBuf>,
     /// Pages that may connect, besides our own; empty for all.
     pub allow_origin: Vec<String>,
     /// Proxies whose `X-Forwarded-For` counts.
     pub trust_proxy: Vec<Network>,
     /// The least important lines that are still logged.
     pub log: LevelFilter,
+}
+
+/// What to do with the users file, and which it is.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UserCommand {
+    /// The users file.
+    pub file: PathBuf,
+    /// What to do with it.
+    pub action: UserAction,
+}
+
+/// What to do with the users file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum UserAction {
+    /// Add this user, and print the token and a link to the page.
+    Add {
+        /// The user's name.
+        name: String,
+        /// Where the page is.
+        url: String,
+    },
+    /// Remove this user.
+    Remove(String),
+    /// Print the users' names, a line each.
+    List,
 }
 
 /// Where a listener binds.
@@ -165,6 +203,7 @@ impl Command {
         let mut cert = variable("SIGNAL_CERT");
         let mut key = variable("SIGNAL_KEY");
         let mut ice_servers = variable("SIGNAL_ICE_SERVERS");
+        let mut users = variable("SIGNAL_USERS");
         let mut log = variable("SIGNAL_LOG");
         let mut max_connections = variable("SIGNAL_MAX_CONNECTIONS");
         let mut max_per_ip = variable("SIGNAL_MAX_PER_IP");
@@ -193,12 +232,16 @@ impl Command {
                     trust_proxy.push(("--trust-proxy".into(), value));
                     continue;
                 }
+                Value(word) if word == "user" => {
+                    return user_command(&mut parser, users).map(Command::User);
+                }
                 Long("help") | Short('h') => return Ok(Command::Help),
                 Long("version") | Short('V') => return Ok(Command::Version),
                 Long("listen") => ("--listen", &mut listen),
                 Long("tls-listen") => ("--tls-listen", &mut tls_listen),
                 Long("cert") => ("--cert", &mut cert),
                 Long("key") => ("--key", &mut key),
+                Long("users") => ("--users", &mut users),
                 Long("ice-servers") => ("--ice-servers", &mut ice_servers),
                 Long("log") => ("--log", &mut log),
                 Long("max-connections") => ("--max-connections", &mut max_connections),
@@ -241,6 +284,7 @@ impl Command {
             tls,
             ice_servers: ice_servers.map_or_else(|| Ok("[]".into()), read_ice_servers)?,
             limits,
+            users: users.map(|(_, path)| path.into()),
             allow_origin: allow_origin.into_iter().map(origin).collect::<Result<_, _>>()?,
             trust_proxy: trust_proxy
                 .into_iter()
@@ -266,6 +310,40 @@ type Given = (String, OsString);
 const LOG_LEVELS: &str = "off, error, warn, info, debug or trace";
 const NETWORKS: &str = "an address or a network, such as 127.0.0.1 or 10.0.0.0/8";
 const ADDRESSES: &str = "an address and a port, such as 0.0.0.0:8080 or [::1]:8080, or off";
+
+/// What comes after the word `user`.
+fn user_command(
+    parser: &mut lexopt::Parser,
+    users: Option<Given>,
+) -> Result<UserCommand, ConfigError> {
+    let mut file = users.map(|(_, path)| PathBuf::from(path));
+    let mut url = DEFAULT_URL.to_string();
+    let mut words = Vec::new();
+    while let Some(argument) = parser.next().map_err(usage)? {
+        use lexopt::prelude::*;
+        match argument {
+            Long("users") => file = Some(parser.value().map_err(usage)?.into()),
+            Long("url") => url = parser.value().and_then(|url| url.string()).map_err(usage)?,
+            Value(word) => words.push(word.string().map_err(usage)?),
+            unknown => return Err(usage(unknown.unexpected())),
+        }
+    }
+    let wrong = |text: &str| Err(ConfigError::Usage(text.into()));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let action = match *words {
+        ["add", _] if url.contains('#') || !url.starts_with("http") => {
+            return wrong("--url takes the page's address, such as https://call.example.org/");
+        }
+        ["add", name] => UserAction::Add { name: name.into(), url },
+        ["remove", name] => UserAction::Remove(name.into()),
+        ["list"] => UserAction::List,
+        _ => return wrong("it is: user add NAME, user remove NAME, or user list"),
+    };
+    match file {
+        Some(file) => Ok(UserCommand { file, action }),
+        None => wrong("user needs the users file: --users FILE"),
+    }
+}
 
 fn usage(error: lexopt::Error) -> ConfigError {
     ConfigError::Usage(error.to_string())
@@ -433,6 +511,7 @@ mod tests {
                 ),
                 ice_servers: "[]".into(),
                 limits: Limits::default(),
+                users: None,
                 allow_origin: vec![],
                 trust_proxy: vec![],
                 log: LevelFilter::Info,

@@ -93,6 +93,8 @@ pub enum LoginRefusal {
     NameTaken,
     /// Not what [`is_valid_name`] allows.
     InvalidName,
+    /// The server has a list of users, and this name with this token is not on it.
+    Unauthorized,
 }
 
 impl<'a> Envelope<'a> {
@@ -147,11 +149,21 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The only other field that is ever read, and only from a message nobody understands.
+/// Read only from a message nobody understands.
 #[derive(serde::Deserialize)]
 struct Typed<'a> {
     #[serde(borrow)]
     r#type: Option<Text<'a>>,
+}
+
+/// The `token` of a login; empty if there is none, or not one string. Read from a login only: in
+/// other messages a field of this name is the clients' own.
+pub fn login_token(text: &str) -> String {
+    #[derive(serde::Deserialize)]
+    struct Login {
+        token: Option<String>,
+    }
+    serde_json::from_str::<Login>(text).ok().and_then(|login| login.token).unwrap_or_default()
 }
 
 impl Signal {
@@ -229,6 +241,7 @@ impl LoginRefusal {
         match self {
             LoginRefusal::NameTaken => "name-taken",
             LoginRefusal::InvalidName => "invalid-name",
+            LoginRefusal::Unauthorized => "unauthorized",
         }
     }
 }
@@ -250,8 +263,8 @@ pub fn error_reply(fault: &Fault, signal_type: Option<&str>, to_user: Option<&Na
     to_json(&Reply { r#type: "error", message, code: fault.code(), signal_type, to_user })
 }
 
-/// The reply to a login: the fields of the request, each exactly as it was written, and the
-/// outcome. `request` is a message that [`Envelope::parse`] has accepted.
+/// The reply to a login: the fields of the request, each exactly as it was written, but never the
+/// token; and the outcome. `request` is a message that [`Envelope::parse`] has accepted.
 pub fn login_reply(request: &str, outcome: Result<(), LoginRefusal>) -> String {
     let mut reply = match serde_json::from_str(request) {
         Ok(Echo(fields)) => fields,
@@ -261,12 +274,14 @@ pub fn login_reply(request: &str, outcome: Result<(), LoginRefusal>) -> String {
     if reply.len() > 1 {
         reply.push(',');
     }
-    reply.push_str(match outcome {
-        Ok(()) => r#""success":"1""#,
-        Err(LoginRefusal::NameTaken) => r#""success":"0","reason":"name-taken""#,
-        Err(LoginRefusal::InvalidName) => r#""success":"0","reason":"invalid-name""#,
-    });
-    reply.push('}');
+    match outcome {
+        Ok(()) => reply.push_str(r#""success":"1"}"#),
+        Err(refusal) => {
+            reply.push_str(r#""success":"0","reason":""#);
+            reply.push_str(refusal.reason());
+            reply.push_str(r#""}"#);
+        }
+    }
     reply
 }
 
@@ -283,7 +298,7 @@ pub fn goodbye(from_user: &str, to_user: &str) -> String {
     to_json(&Goodbye { msg_type: "other", signal_type: "leave", from_user, to_user })
 }
 
-/// An object's fields copied as they are, without the closing brace and without the fields that
+/// An object's fields copied as they are, without the closing brace, the token, and the fields that
 /// only the server may say in a login reply. Copying text needs no more memory than the text; a
 /// tree of values would need many times that.
 struct Echo(String);
@@ -301,7 +316,7 @@ impl<'de> Deserialize<'de> for Echo {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Echo, A::Error> {
                 let mut fields = String::from("{");
                 while let Some((key, value)) = map.next_entry::<Cow<str>, &RawValue>()? {
-                    if matches!(&*key, "success" | "reason") {
+                    if matches!(&*key, "success" | "reason" | "token") {
                         continue;
                     }
                     if fields.len() > 1 {
@@ -481,14 +496,25 @@ mod tests {
         let reply = |request: &str| login_reply(request, Ok(()));
         assert_eq!(reply("{}"), r#"{"success":"1"}"#);
         assert_eq!(
-            reply(r#"{"a" : 1.50 ,"success":"0","reason":[],"\u0062\"":{"x": [1e999]}}"#),
+            reply(
+                r#"{"a" : 1.50 ,"success":"0","reason":[],"token":"T","to\u006ben":"T","\u0062\"":{"x": [1e999]}}"#
+            ),
             r#"{"a":1.50,"b\"":{"x": [1e999]},"success":"1"}"#
         );
-        for refusal in [LoginRefusal::NameTaken, LoginRefusal::InvalidName] {
+        use LoginRefusal::{InvalidName, NameTaken, Unauthorized};
+        for refusal in [NameTaken, InvalidName, Unauthorized] {
             assert_eq!(
                 login_reply("{}", Err(refusal)),
                 format!(r#"{{"success":"0","reason":"{}"}}"#, refusal.reason())
             );
+        }
+    }
+
+    #[test]
+    fn a_token_is_one_string_or_none() {
+        assert_eq!(login_token(r#"{"token":"a\u0062"}"#), "ab");
+        for text in ["{}", r#"{"token":7}"#, r#"{"token":null}"#, r#"{"token":"a","token":"a"}"#] {
+            assert_eq!(login_token(text), "", "{text}");
         }
     }
 

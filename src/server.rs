@@ -27,6 +27,7 @@ use crate::limits::{
 };
 use crate::registry::Registry;
 use crate::tls;
+use crate::users::Users;
 
 /// A bound port, plain or with TLS.
 pub struct Listener {
@@ -111,13 +112,15 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 /// a close frame (1001) for every client, and up to `timeouts.stop` for the threads to end.
 ///
 /// # Errors
-/// No thread could be started to accept connections.
+/// A sentence for the operator: the users file is not usable, or no thread could be started to
+/// accept connections.
 pub fn run(
     listeners: Vec<Listener>,
     config: &Config,
     timeouts: Timeouts,
     shutdown: &Receiver<()>,
-) -> io::Result<()> {
+) -> Result<(), String> {
+    let users = config.users.as_deref().map(Users::open).transpose()?;
     let tls_port = listeners.iter().find(|l| l.tls.is_some()).map(|l| l.address.port());
     let limits = fit_to_descriptors(config.limits);
     let shared = Arc::new(Shared {
@@ -126,11 +129,12 @@ pub fn run(
         limits,
         timeouts,
         site: Site {
-            settings: http::settings(&config.ice_servers, tls_port),
+            settings: http::settings(&config.ice_servers, tls_port, users.is_some()),
             allow_origin: config.allow_origin.clone(),
             trust_proxy: config.trust_proxy.clone(),
             proxy_hinted: AtomicBool::new(false),
         },
+        users,
         stopping: AtomicBool::new(false),
     });
 
@@ -140,7 +144,10 @@ pub fn run(
         announce(&listener);
         let shared = shared.clone();
         let name = format!("accept {}", address.port());
-        let thread = thread::Builder::new().name(name).spawn(move || accept(&listener, &shared))?;
+        let thread = thread::Builder::new()
+            .name(name)
+            .spawn(move || accept(&listener, &shared))
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
         accepting.push((address, thread));
     }
 

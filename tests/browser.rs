@@ -79,6 +79,8 @@ fn main() {
         ("two_people_hold_a_video_call", two_people_hold_a_video_call),
         ("a_killed_browser_is_noticed", a_killed_browser_is_noticed),
         ("a_link_calls_with_one_press", a_link_calls_with_one_press),
+        ("a_link_with_a_token_logs_in_by_itself", a_link_with_a_token_logs_in_by_itself),
+        ("the_page_asks_for_a_token_and_keeps_it_on_request", the_page_asks_for_a_token),
         ("a_second_caller_hears_busy", a_second_caller_hears_busy),
         ("declining_is_heard", declining_is_heard),
         ("a_caller_who_gives_up_stops_the_ringing", a_caller_who_gives_up_stops_the_ringing),
@@ -174,6 +176,67 @@ fn a_link_calls_with_one_press(stage: &Stage) {
 
     bob.eval("location.reload()");
     bob.waits_for("button('Go online and call älice & co') && field('Your name').value === 'bob'");
+}
+
+fn a_link_with_a_token_logs_in_by_itself(stage: &Stage) {
+    let users = Users::new("link");
+    let server = users.server();
+    let url = https(&server);
+    let (_, link) = users.add("zoë & co", &url);
+    let zoe = stage.open(&link);
+    zoe.waits_for_status("You are online as zoë & co");
+    assert_eq!(zoe.eval("location.href"), url.as_str());
+    assert_eq!(zoe.eval("history.length"), 2, "the blank page and this one");
+    assert_eq!(zoe.eval("Object.keys(localStorage).join()"), "name");
+    let token = "field('Your token')?.value";
+    zoe.press("Go offline");
+    zoe.waits_for("field('Your token')");
+
+    // And with whom to call: the one goes, the other stays.
+    let (_, link) = users.add("bob", &url);
+    let bob = stage.open(&format!("{link}&call=zo%C3%AB%20%26%20co"));
+    bob.waits_for_status("zoë & co is not there");
+    assert_eq!(bob.eval("decodeURIComponent(location.hash)"), "#call=zoë+&+co");
+    assert_eq!(bob.eval(token), Value::Null);
+
+    let mallory = stage.open(&format!("{url}#user=bob&token=wrong"));
+    mallory.waits_for_status("not the token of a user of this name");
+    assert_eq!(mallory.eval("location.href"), url.as_str());
+}
+
+fn the_page_asks_for_a_token(stage: &Stage) {
+    let users = Users::new("asks");
+    let server = users.server();
+    let (token, _) = users.add("alice", &https(&server));
+    let alice = stage.open(&https(&server));
+    let stored = "localStorage.getItem('token')";
+    alice.waits_for("field('Your token')?.type === 'password'");
+    check(&alice);
+    alice.fill("Your name", "alice");
+    alice.fill("Your token", "wrong");
+    alice.press("Go online");
+    alice.waits_for_status("not the token of a user of this name");
+    assert_eq!(alice.eval("field('Your token').value"), "");
+    alice.fill("Your token", &token);
+    alice.press("Go online");
+    alice.waits_for_status("You are online as alice");
+    assert_eq!(alice.eval(stored), Value::Null);
+
+    alice.press("Go offline");
+    alice.eval("field('Remember it on this device').click()");
+    alice.press("Go online");
+    alice.waits_for_status("You are online as alice");
+    assert_eq!(alice.eval(stored), token.as_str());
+    alice.eval("location.reload()");
+    alice.waits_for("field('Remember it on this device')?.checked");
+    alice.press("Go online");
+    alice.waits_for_status("You are online as alice");
+
+    // Removed meanwhile: the page hears of it when its line breaks, and forgets.
+    users.run(&["remove", "alice"]);
+    alice.eval("sockets.at(-1).close()");
+    alice.waits_for_status("not the token of a user of this name");
+    assert_eq!(alice.eval(stored), Value::Null);
 }
 
 fn a_second_caller_hears_busy(stage: &Stage) {
@@ -486,7 +549,8 @@ fn a_bare_script_connects_through_the_server(stage: &Stage) {
     alice.waits_for("globalThis.left?.fromUser === 'bob'");
 }
 
-fn everything_has_a_name_and_nothing_is_blocked(stage: &Stage) {
+/// Everything on the page can be named, touched, and seen without scrolling sideways.
+fn check(page: &Page) {
     const NAMELESS: &str = "
         [...document.querySelectorAll('button, input, video, section, a')].filter((element) => {
             const labels = [...(element.labels ?? [])].map((label) => label.textContent).join('');
@@ -497,16 +561,18 @@ fn everything_has_a_name_and_nothing_is_blocked(stage: &Stage) {
         }).map((element) => element.outerHTML).join()";
     const SMALL: &str = "
         [...document.querySelectorAll('button, input')]
-            .map((element) => [element.textContent || element.id, element.getBoundingClientRect()])
+            .map((element) => [element, element.closest('label') ?? element])
+            .map(([element, box]) => [element.textContent || element.id, box.getBoundingClientRect()])
             .filter(([, box]) => box.height > 0 && (box.height < 44 || box.width < 44))
             .map(([name]) => name).join()";
+    assert_eq!(page.eval(NAMELESS), "", "without an accessible name");
+    assert_eq!(page.eval(SMALL), "", "too small to touch");
+    assert_eq!(page.eval("document.documentElement.scrollWidth > innerWidth"), false);
+}
+
+fn everything_has_a_name_and_nothing_is_blocked(stage: &Stage) {
     let server = Server::start();
     let (alice, bob) = pair(stage, &https(&server));
-    let check = |page: &Page| {
-        assert_eq!(page.eval(NAMELESS), "", "without an accessible name");
-        assert_eq!(page.eval(SMALL), "", "too small to touch");
-        assert_eq!(page.eval("document.documentElement.scrollWidth > innerWidth"), false);
-    };
     check(&stage.open(&https(&server)));
     check(&alice);
     alice.call("bob");
@@ -523,6 +589,43 @@ fn everything_has_a_name_and_nothing_is_blocked(stage: &Stage) {
         assert_eq!(page.eval("uncaught.join()"), "");
         let log = page.eval("log.join('\\n')");
         assert!(!log.as_str().is_some_and(|log| log.contains("error:")), "{log}");
+    }
+}
+
+/// A users file of a trial's own.
+struct Users {
+    file: PathBuf,
+}
+
+impl Users {
+    fn new(name: &str) -> Users {
+        let file = scratch(&format!("users-{name}")).join("users");
+        fs::write(&file, "").expect("a users file");
+        Users { file }
+    }
+
+    fn server(&self) -> Server {
+        Server::start_with(&["--users", self.file.to_str().expect("a path")])
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_signal-server"))
+            .arg("user")
+            .args(arguments)
+            .arg("--users")
+            .arg(&self.file)
+            .output()
+            .expect("the program runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// A new user's token, and the link to the page at `url`.
+    fn add(&self, name: &str, url: &str) -> (String, String) {
+        let said = self.run(&["add", name, "--url", url]);
+        let mut lines = said.lines().filter_map(|line| line.strip_prefix("  "));
+        let token = lines.next().expect("a token");
+        (token.to_string(), lines.next().expect("a link").to_string())
     }
 }
 

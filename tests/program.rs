@@ -59,6 +59,8 @@ fn help_and_version_are_printed() {
         "--max-rate",
         "--max-calls",
         "--print-limits",
+        "--users",
+        "user add",
         "--allow-origin",
         "--trust-proxy",
         "--help",

@@ -23,6 +23,7 @@ export class Signaling {
   #url;
   #on;
   #name = null;
+  #token = '';
   #socket = null;
   #online = false;
   #pause = FIRST_PAUSE_MS;
@@ -31,9 +32,10 @@ export class Signaling {
   #retryTimer;
 
   /**
-   * `on` holds four functions: `online(name)` after every login, `lost(limitBroken)` whenever the
-   * line goes away (a new attempt is then under way), `refused(reason)` when the server does not
-   * want this login (no new attempt), and `message(object)` for everything else.
+   * `on` holds four functions: `online(name)` after every login, `lost(reason)` whenever the
+   * line goes away (a new attempt is then under way; the reason is '' unless the server sent us
+   * away), `refused(reason)` when the server does not want this login (no new attempt), and
+   * `message(object)` for everything else.
    */
   constructor(url, on) {
     this.#url = url;
@@ -46,9 +48,10 @@ export class Signaling {
     return this.#online;
   }
 
-  goOnline(name) {
+  goOnline(name, token) {
     this.goOffline();
     this.#name = name;
+    this.#token = token;
     this.#connect();
   }
 
@@ -78,7 +81,7 @@ export class Signaling {
     this.#socket = socket;
     socket.onopen = () => this.#login();
     socket.onmessage = (event) => this.#received(event.data);
-    socket.onclose = (event) => this.#lost(event.code);
+    socket.onclose = ({ code, reason }) => this.#lost(code === POLICY_VIOLATION ? reason : '');
     this.#expectAnswer();
   }
 
@@ -94,13 +97,13 @@ export class Signaling {
   }
 
   #login() {
-    this.#write('login', '', {});
+    this.#write('login', '', this.#token ? { token: this.#token } : {});
     this.#expectAnswer();
   }
 
   #expectAnswer() {
     clearTimeout(this.#answerTimer);
-    this.#answerTimer = setTimeout(() => this.#lost(), ANSWER_LIMIT_MS);
+    this.#answerTimer = setTimeout(() => this.#lost(''), ANSWER_LIMIT_MS);
   }
 
   #received(text) {
@@ -130,10 +133,10 @@ export class Signaling {
     }
   }
 
-  #lost(code) {
+  #lost(reason) {
     this.#drop();
     this.#retryTimer = setTimeout(() => this.#connect(), this.#nextPause());
-    this.#on.lost(code === POLICY_VIOLATION);
+    this.#on.lost(reason);
   }
 
   /** Half of the pause is left to chance, so that after a restart not everybody knocks at once. */
