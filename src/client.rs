@@ -36,6 +36,7 @@ use crate::limits::{
 };
 use crate::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
 use crate::registry::{Peer, Registry};
+use crate::turn::Turn;
 use crate::users::Users;
 use crate::wire::{self, User, Wire, is_timeout};
 
@@ -53,6 +54,8 @@ pub struct Shared {
     pub site: Site,
     /// Who may log in; everybody without it.
     pub users: Option<Users>,
+    /// What lets a user use the TURN server, if there is one.
+    pub turn: Option<Turn>,
     /// Set once, when the server is to end.
     pub stopping: AtomicBool,
 }
@@ -335,7 +338,8 @@ impl Client<'_> {
                 info!("{} login as {name:?} refused: {}", self.address, refusal.reason());
             }
         }
-        self.reply(protocol::login_reply(text, outcome));
+        let ice_servers = || Some(self.shared.turn.as_ref()?.ice_servers(&name));
+        self.reply(protocol::login_reply(text, outcome.map(|()| ice_servers())));
     }
 
     fn log_in_as(&self, name: &str, text: &str) -> Result<(), LoginRefusal> {
@@ -638,6 +642,7 @@ mod tests {
             timeouts: Timeouts::default(),
             site,
             users: None,
+            turn: None,
             stopping: AtomicBool::new(false),
         }
     }

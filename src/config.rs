@@ -12,7 +12,7 @@ use std::str::FromStr;
 use log::LevelFilter;
 use serde_json::Value;
 
-use crate::limits::Limits;
+use crate::limits::{Limits, MAX_TURN_URLS};
 
 /// The port of `ws://` and the page unless `--listen` says otherwise.
 const DEFAULT_PORT: u16 = 8080;
@@ -42,6 +42,9 @@ Options:
   --key FILE           its private key, PKCS#8 PEM [default: certs/key.pem]
   --ice-servers FILE   STUN and TURN servers for the call page: a JSON array as
                        RTCPeerConnection takes it [default: none, enough for a LAN]
+  --turn URL           a TURN server, such as turn:turn.example.org:3478, for those
+                       who have logged in; can be repeated [default: none]
+  --turn-secret FILE   the secret that you and it share (coturn's static-auth-secret)
   --log LEVEL          off, error, warn, info, debug or trace [default: info]
 
 Limits; 0 is none:
@@ -54,9 +57,8 @@ Limits; 0 is none:
   --print-limits       print every limit, and the memory they add up to
 
 Who may connect:
-  --users FILE               who may log in, with a token each; `user add` makes one and
-                             prints it, with a link for the page at --url
-                             [default: everybody, with no token]
+  --users FILE               who may log in, with a token each; `user add` makes one,
+                             and a link to the page at --url [default: everybody]
   --allow-origin ORIGIN      a page that may connect, such as https://example.org;
                              can be repeated [default: every page may]
   --trust-proxy ADDR[/LEN]   a reverse proxy whose X-Forwarded-For counts; can be
@@ -66,7 +68,7 @@ Who may connect:
   --version            print the version
 
 Each option can also be set in the environment: --max-rate as SIGNAL_MAX_RATE, and
-so on. There, --allow-origin and --trust-proxy take several values with commas.
+so on. There, --allow-origin, --trust-proxy and --turn take several, with commas.
 ";
 
 /// What the command line asks for.
@@ -93,6 +95,8 @@ pub struct Config {
     pub tls: Tls,
     /// A JSON array, as `RTCPeerConnection` takes it.
     pub ice_servers: String,
+    /// The TURN server, if there is one.
+    pub turn: Option<TurnOptions>,
     /// How much clients may do.
     pub limits: Limits,
     /// Who may log in; everybody without it.
@@ -103,6 +107,15 @@ pub struct Config {
     pub trust_proxy: Vec<Network>,
     /// The least important lines that are still logged.
     pub log: LevelFilter,
+}
+
+/// A TURN server that believes whom we vouch for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TurnOptions {
+    /// Its addresses, at most [`MAX_TURN_URLS`] bytes together.
+    pub urls: Vec<String>,
+    /// The file with the secret that it shares with us.
+    pub secret: PathBuf,
 }
 
 /// What to do with the users file, and which it is.
@@ -203,6 +216,8 @@ impl Command {
         let mut cert = variable("SIGNAL_CERT");
         let mut key = variable("SIGNAL_KEY");
         let mut ice_servers = variable("SIGNAL_ICE_SERVERS");
+        let mut turn = Vec::new();
+        let mut turn_secret = variable("SIGNAL_TURN_SECRET");
         let mut users = variable("SIGNAL_USERS");
         let mut log = variable("SIGNAL_LOG");
         let mut max_connections = variable("SIGNAL_MAX_CONNECTIONS");
@@ -227,6 +242,10 @@ impl Command {
                     allow_origin.push(("--allow-origin".into(), value));
                     continue;
                 }
+                Long("turn") => {
+                    turn.push(("--turn".into(), parser.value().map_err(usage)?));
+                    continue;
+                }
                 Long("trust-proxy") => {
                     let value = parser.value().map_err(usage)?;
                     trust_proxy.push(("--trust-proxy".into(), value));
@@ -242,6 +261,7 @@ impl Command {
                 Long("cert") => ("--cert", &mut cert),
                 Long("key") => ("--key", &mut key),
                 Long("users") => ("--users", &mut users),
+                Long("turn-secret") => ("--turn-secret", &mut turn_secret),
                 Long("ice-servers") => ("--ice-servers", &mut ice_servers),
                 Long("log") => ("--log", &mut log),
                 Long("max-connections") => ("--max-connections", &mut max_connections),
@@ -259,6 +279,9 @@ impl Command {
         }
         if trust_proxy.is_empty() {
             trust_proxy = several(variable("SIGNAL_TRUST_PROXY"));
+        }
+        if turn.is_empty() {
+            turn = several(variable("SIGNAL_TURN"));
         }
         let default = Limits::default();
         let limits = Limits {
@@ -283,6 +306,7 @@ impl Command {
             listen: listen_value(listen, DEFAULT_PORT)?,
             tls,
             ice_servers: ice_servers.map_or_else(|| Ok("[]".into()), read_ice_servers)?,
+            turn: turn_options(turn, turn_secret)?,
             limits,
             users: users.map(|(_, path)| path.into()),
             allow_origin: allow_origin.into_iter().map(origin).collect::<Result<_, _>>()?,
@@ -442,6 +466,40 @@ impl Listen {
     }
 }
 
+/// Both or neither: servers with a secret of ours.
+fn turn_options(
+    urls: Vec<Given>,
+    secret: Option<Given>,
+) -> Result<Option<TurnOptions>, ConfigError> {
+    let urls: Vec<String> = urls.into_iter().map(turn_url).collect::<Result<_, _>>()?;
+    let wrong = |text: String| Err(ConfigError::Usage(text));
+    match secret {
+        None if urls.is_empty() => Ok(None),
+        None => wrong(
+            "--turn needs --turn-secret; servers with a password go into --ice-servers".into(),
+        ),
+        Some(_) if urls.is_empty() => wrong("--turn-secret needs a server: --turn URL".into()),
+        Some(_) if urls.iter().map(String::len).sum::<usize>() > MAX_TURN_URLS => {
+            wrong(format!("all --turn together take at most {MAX_TURN_URLS} bytes"))
+        }
+        Some((_, secret)) => Ok(Some(TurnOptions { urls, secret: secret.into() })),
+    }
+}
+
+fn turn_url((name, value): Given) -> Result<String, ConfigError> {
+    let text = value.to_string_lossy();
+    match text.split_once(':') {
+        Some(("turn" | "turns", host))
+            if !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic()) =>
+        {
+            Ok(text.into_owned())
+        }
+        _ => Err(ConfigError::Usage(format!(
+            "{name} takes an address such as turn:turn.example.org:3478, not {value:?}"
+        ))),
+    }
+}
+
 /// The file's JSON array, checked as far as `RTCPeerConnection` would refuse it: the operator
 /// should hear of it at start, not every user at every call.
 fn read_ice_servers((name, path): Given) -> Result<String, ConfigError> {
@@ -510,6 +568,7 @@ mod tests {
                     files("certs/cert.pem", "certs/key.pem")
                 ),
                 ice_servers: "[]".into(),
+                turn: None,
                 limits: Limits::default(),
                 users: None,
                 allow_origin: vec![],
@@ -590,6 +649,31 @@ mod tests {
         for wrong in ["a.example", "https://", "https://a/", "*"] {
             let arguments = ["--allow-origin", wrong].map(Into::into);
             assert!(matches!(Command::parse(arguments, |_| None), Err(ConfigError::Usage(_))));
+        }
+    }
+
+    #[test]
+    fn a_turn_server_needs_a_secret_and_the_reverse() {
+        let turn = parse(
+            &["--turn", "turn:a", "--turn=turns:b:1?transport=tcp"],
+            &[("SIGNAL_TURN_SECRET", "s"), ("SIGNAL_TURN", "turn:c")],
+        )
+        .turn;
+        let urls = vec!["turn:a".into(), "turns:b:1?transport=tcp".into()];
+        assert_eq!(turn, Some(TurnOptions { urls, secret: "s".into() }));
+        let long = format!("turn:{}", "x".repeat(MAX_TURN_URLS));
+        let cases: [&[&str]; 7] = [
+            &["--turn", "turn:a"],
+            &["--turn-secret", "s"],
+            &["--turn-secret", "s", "--turn", "stun:a"],
+            &["--turn-secret", "s", "--turn", "turn:"],
+            &["--turn-secret", "s", "--turn", "turn.example.org"],
+            &["--turn-secret", "s", "--turn", "turn:a\"b\n"],
+            &["--turn-secret", "s", "--turn", &long],
+        ];
+        for arguments in cases {
+            let parsed = Command::parse(arguments.iter().map(Into::into), |_| None);
+            assert!(matches!(parsed, Err(ConfigError::Usage(_))), "{arguments:?}");
         }
     }
 

@@ -36,10 +36,11 @@
 //! 4. [`config`]: the options
 //! 5. [`tls`]: the certificate
 //! 6. [`users`]: who may log in
-//! 7. [`http`]: the request head, the call page
-//! 8. [`registry`]: who is online
-//! 9. [`client`]: one client's life; the heart of it
-//! 10. [`server`]: listening, accepting, stopping
+//! 7. [`turn`]: credentials for a TURN server
+//! 8. [`http`]: the request head, the call page
+//! 9. [`registry`]: who is online
+//! 10. [`client`]: one client's life; the heart of it
+//! 11. [`server`]: listening, accepting, stopping
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(
@@ -53,6 +54,7 @@ pub mod wire;
 pub mod config;
 pub mod tls;
 pub mod users;
+pub mod turn;
 pub mod http;
 pub mod registry;
 pub mod client;

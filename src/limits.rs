@@ -19,9 +19,9 @@ pub const MAX_NAME: usize = 128;
 /// mind more, but the recipient's parser may recurse.
 pub const MAX_DEPTH: usize = 128;
 
-/// How much longer than the message a reply to it can be, in bytes. Only the text of an error is
-/// ours: a name in it is at most [`MAX_NAME`] bytes, each at most 6 as JSON (`\u0000`), plus about
-/// 150 bytes of fields.
+/// How much longer than the message a reply to it can be, in bytes. In an error, a name is at most
+/// [`MAX_NAME`] bytes, each at most 6 as JSON (`\u0000`), plus about 150 bytes of fields. In a login
+/// reply, the TURN servers are [`MAX_TURN_URLS`] and a name of 3 bytes each, plus about 150.
 pub const MAX_REPLY_OVERHEAD: usize = 1024;
 
 /// Random bytes in a user's token. Nobody guesses 256 bits, so one fast hash is enough to keep them.
@@ -41,6 +41,14 @@ pub const LOGIN_PAUSE: Duration = Duration::from_secs(5);
 
 /// How many addresses with wrong logins are remembered. While there are more, all others wait too.
 pub const LOGIN_ADDRESSES: usize = 1024;
+
+/// How long TURN credentials are good for. A page makes its line anew, and gets new ones, after half
+/// of it. A call that uses them may last longer: TURN servers look at the time when it starts.
+pub const TURN_TTL: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// The addresses of the TURN servers, in bytes together. One is about 40. With the credentials they
+/// must fit into [`MAX_REPLY_OVERHEAD`].
+pub const MAX_TURN_URLS: usize = 400;
 
 /// How long a `user` command waits for another one that is writing the users file.
 pub const USERS_FILE_PATIENCE: Duration = Duration::from_secs(2);

@@ -264,8 +264,8 @@ pub fn error_reply(fault: &Fault, signal_type: Option<&str>, to_user: Option<&Na
 }
 
 /// The reply to a login: the fields of the request, each exactly as it was written, but never the
-/// token; and the outcome. `request` is a message that [`Envelope::parse`] has accepted.
-pub fn login_reply(request: &str, outcome: Result<(), LoginRefusal>) -> String {
+/// token; and the outcome, which may have a JSON array of `iceServers`. `request` is a message that [`Envelope::parse`] has accepted.
+pub fn login_reply(request: &str, outcome: Result<Option<String>, LoginRefusal>) -> String {
     let mut reply = match serde_json::from_str(request) {
         Ok(Echo(fields)) => fields,
         // Not reachable after `Envelope::parse`; without the echo the outcome still arrives.
@@ -275,7 +275,12 @@ pub fn login_reply(request: &str, outcome: Result<(), LoginRefusal>) -> String {
         reply.push(',');
     }
     match outcome {
-        Ok(()) => reply.push_str(r#""success":"1"}"#),
+        Ok(None) => reply.push_str(r#""success":"1"}"#),
+        Ok(Some(ice_servers)) => {
+            reply.push_str(r#""success":"1","iceServers":"#);
+            reply.push_str(&ice_servers);
+            reply.push('}');
+        }
         Err(refusal) => {
             reply.push_str(r#""success":"0","reason":""#);
             reply.push_str(refusal.reason());
@@ -316,7 +321,7 @@ impl<'de> Deserialize<'de> for Echo {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Echo, A::Error> {
                 let mut fields = String::from("{");
                 while let Some((key, value)) = map.next_entry::<Cow<str>, &RawValue>()? {
-                    if matches!(&*key, "success" | "reason" | "token") {
+                    if matches!(&*key, "success" | "reason" | "token" | "iceServers") {
                         continue;
                     }
                     if fields.len() > 1 {
@@ -415,6 +420,19 @@ pub fn excerpt(text: &str) -> Cow<'_, str> {
     format!("{}…", text.get(..end).unwrap_or_default()).into()
 }
 
+/// A name as a URL takes it, and a TURN server (coturn wants no spaces and no quotes): all but
+/// RFC 3986's unreserved characters are escaped.
+pub fn percent_encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
 fn to_json<T: Serialize>(value: &T) -> String {
     // Strings, numbers and structs of them always have a JSON form.
     serde_json::to_string(value).unwrap_or_default()
@@ -493,14 +511,16 @@ mod tests {
 
     #[test]
     fn a_login_reply_echoes_every_field_but_the_servers_own() {
-        let reply = |request: &str| login_reply(request, Ok(()));
+        let reply = |request: &str| login_reply(request, Ok(None));
         assert_eq!(reply("{}"), r#"{"success":"1"}"#);
         assert_eq!(
             reply(
-                r#"{"a" : 1.50 ,"success":"0","reason":[],"token":"T","to\u006ben":"T","\u0062\"":{"x": [1e999]}}"#
+                r#"{"a" : 1.50 ,"success":"0","reason":[],"iceServers":[],"token":"T","to\u006ben":"T","\u0062\"":{"x": [1e999]}}"#
             ),
             r#"{"a":1.50,"b\"":{"x": [1e999]},"success":"1"}"#
         );
+        let own = r#"{"iceServers":[1],"success":"1"}"#;
+        assert_eq!(login_reply(own, Ok(Some("[2]".into()))), r#"{"success":"1","iceServers":[2]}"#);
         use LoginRefusal::{InvalidName, NameTaken, Unauthorized};
         for refusal in [NameTaken, InvalidName, Unauthorized] {
             assert_eq!(
@@ -508,6 +528,12 @@ mod tests {
                 format!(r#"{{"success":"0","reason":"{}"}}"#, refusal.reason())
             );
         }
+    }
+
+    #[test]
+    fn a_percent_encoded_name_has_only_unreserved_characters() {
+        assert_eq!(percent_encode("a-Z.0_~"), "a-Z.0_~");
+        assert_eq!(percent_encode("ä &+#%"), "%C3%A4%20%26%2B%23%25");
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::limits::{
 };
 use crate::registry::Registry;
 use crate::tls;
+use crate::turn::Turn;
 use crate::users::Users;
 
 /// A bound port, plain or with TLS.
@@ -112,7 +113,7 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 /// a close frame (1001) for every client, and up to `timeouts.stop` for the threads to end.
 ///
 /// # Errors
-/// A sentence for the operator: the users file is not usable, or no thread could be started to
+/// A sentence for the operator: the users file or the TURN secret is not usable, or no thread could be started to
 /// accept connections.
 pub fn run(
     listeners: Vec<Listener>,
@@ -121,6 +122,10 @@ pub fn run(
     shutdown: &Receiver<()>,
 ) -> Result<(), String> {
     let users = config.users.as_deref().map(Users::open).transpose()?;
+    let turn = config.turn.as_ref().map(Turn::load).transpose()?;
+    if turn.is_some() && users.is_none() {
+        warn!("--turn without --users: everybody who can connect may use the TURN server");
+    }
     let tls_port = listeners.iter().find(|l| l.tls.is_some()).map(|l| l.address.port());
     let limits = fit_to_descriptors(config.limits);
     let shared = Arc::new(Shared {
@@ -135,6 +140,7 @@ pub fn run(
             proxy_hinted: AtomicBool::new(false),
         },
         users,
+        turn,
         stopping: AtomicBool::new(false),
     });
 

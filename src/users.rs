@@ -23,7 +23,7 @@ use crate::limits::{
     LOGIN_ADDRESSES, LOGIN_PAUSE, LOGIN_TRIES, LOGIN_WINDOW, TOKEN_BYTES, USERS_FILE_PATIENCE,
     block_of,
 };
-use crate::protocol::is_valid_name;
+use crate::protocol::{is_valid_name, percent_encode};
 
 type Hash = [u8; 32];
 
@@ -298,18 +298,6 @@ fn is_equal(a: &Hash, b: &Hash) -> bool {
     a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
-/// As JavaScript's `encodeURIComponent`, and a few more: all but RFC 3986's unreserved characters.
-fn percent_encode(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            byte => format!("%{byte:02X}"),
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -409,11 +397,5 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), wanted);
         change(&path, "bob", None).unwrap(); // and nothing stands in the way of it
         fs::remove_file(path).unwrap();
-    }
-
-    #[test]
-    fn a_link_quotes_what_a_name_may_have() {
-        assert_eq!(percent_encode("a-Z.0_~"), "a-Z.0_~");
-        assert_eq!(percent_encode("ä &+#%"), "%C3%A4%20%26%2B%23%25");
     }
 }

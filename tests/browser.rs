@@ -5,11 +5,13 @@
 //! would see. Cameras are Chromium's moving test pictures. Nothing here looks into the page's
 //! modules, and one trial does without them.
 //!
-//! Without a Chromium the trials are reported as ignored; with `CI` set they fail instead.
+//! Without a Chromium the trials are reported as ignored; with `CI` set they fail instead. The same
+//! holds for the one that needs coturn, a TURN server.
 
 mod common;
 
 use std::io::{BufRead, BufReader};
+use std::net::{TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use common::{PATIENCE, Server, scratch};
+use common::{PATIENCE, Server, scratch, wait_until};
 use headless_chrome::protocol::cdp::{Page as PageDomain, Runtime};
 use headless_chrome::{Browser, Tab};
 use libtest_mimic::{Arguments, Trial};
@@ -62,6 +64,9 @@ const FLAGS: &[&str] = &[
 
 type Behaviour = fn(&Stage);
 
+/// The one trial that needs coturn.
+const RELAYED: &str = "a_call_goes_through_a_turn_server";
+
 fn main() {
     let mut arguments = Arguments::from_args();
     // Each call keeps a core busy with coding video: a few at a time, unless asked.
@@ -73,6 +78,10 @@ fn main() {
         eprintln!("browser: left out, as no Chromium was found: install it, or name it in $CHROME");
     }
     let ignored = chromium.is_none() && !required;
+    let no_turn = find(&["turnserver"]).is_none() && !required;
+    if no_turn && !arguments.list {
+        eprintln!("browser: no turnserver was found, so no call goes through it: install coturn");
+    }
     let stage = Arc::new(Stage { chromium, shared: Mutex::new(None) });
 
     let trials: &[(&str, Behaviour)] = &[
@@ -81,6 +90,7 @@ fn main() {
         ("a_link_calls_with_one_press", a_link_calls_with_one_press),
         ("a_link_with_a_token_logs_in_by_itself", a_link_with_a_token_logs_in_by_itself),
         ("the_page_asks_for_a_token_and_keeps_it_on_request", the_page_asks_for_a_token),
+        (RELAYED, a_call_goes_through_a_turn_server),
         ("a_second_caller_hears_busy", a_second_caller_hears_busy),
         ("declining_is_heard", declining_is_heard),
         ("a_caller_who_gives_up_stops_the_ringing", a_caller_who_gives_up_stops_the_ringing),
@@ -104,7 +114,7 @@ fn main() {
             behaviour(&stage);
             Ok(())
         };
-        Trial::test(name, run).with_ignored_flag(ignored)
+        Trial::test(name, run).with_ignored_flag(ignored || (no_turn && name == RELAYED))
     });
 
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
@@ -237,6 +247,43 @@ fn the_page_asks_for_a_token(stage: &Stage) {
     alice.eval("sockets.at(-1).close()");
     alice.waits_for_status("not the token of a user of this name");
     assert_eq!(alice.eval(stored), Value::Null);
+}
+
+fn a_call_goes_through_a_turn_server(stage: &Stage) {
+    const WAYS: &str = "(async () => {
+        const stats = await connections.at(-1).getStats();
+        const used = [...stats.values()].find((report) => report.selectedCandidatePairId);
+        const pair = stats.get(used.selectedCandidatePairId);
+        return [pair.localCandidateId, pair.remoteCandidateId]
+            .map((id) => stats.get(id).candidateType).join();
+    })()";
+    let turn = Turn::start();
+    let users = Users::new("relay");
+    let server = Server::start_with(&[
+        "--users",
+        users.file.to_str().expect("a path"),
+        "--turn",
+        &turn.url,
+        "--turn-secret",
+        turn.secret.to_str().expect("a path"),
+    ]);
+    // A name with all that is not at home in a TURN user name.
+    let [alice, zoe] = ["alice", "zoë: \"1\\"].map(|name| {
+        let (_, link) = users.add(name, &https(&server));
+        let page = stage.open(&format!("{link}&relay"));
+        page.waits_for_status("You are online as");
+        page
+    });
+    connect_as(&zoe, &alice, "alice");
+    for page in [&alice, &zoe] {
+        assert_eq!(page.eval(WAYS), "relay,relay");
+    }
+
+    // With no such server there is no other way that a page would take.
+    drop(turn);
+    for page in [&alice, &zoe] {
+        page.waits_for("connections.at(-1).connectionState !== 'connected'");
+    }
 }
 
 fn a_second_caller_hears_busy(stage: &Stage) {
@@ -629,6 +676,49 @@ impl Users {
     }
 }
 
+/// A real TURN server on the loopback, set up as the README says. Dropping it ends it.
+struct Turn {
+    process: Child,
+    secret: PathBuf,
+    url: String,
+}
+
+impl Turn {
+    fn start() -> Turn {
+        let folder = scratch("turn");
+        let free = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let address = free.local_addr().expect("its address");
+        drop(free);
+        let (secret, config) = (folder.join("secret"), folder.join("turnserver.conf"));
+        fs::write(&secret, "a shared secret\n").expect("a secret");
+        let lines = format!(
+            "use-auth-secret\nstatic-auth-secret=a shared secret\nrealm=call.example.org\n\
+             listening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nlistening-port={}\n\
+             allow-loopback-peers\nno-cli\nno-tls\nno-dtls\nlog-file=stdout\n\
+             pidfile={folder}/pid\nuserdb={folder}/db\n",
+            address.port(),
+            folder = folder.display(),
+        );
+        fs::write(&config, lines).expect("a configuration");
+        let process = Command::new("turnserver")
+            .arg("-c")
+            .arg(config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("coturn is installed");
+        wait_until("coturn listens", || TcpStream::connect(address).is_ok());
+        Turn { process, secret, url: format!("turn:{address}") }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 // --- what people do and see -----------------------------------------------------------------
 
 fn https(server: &Server) -> String {
@@ -645,7 +735,11 @@ fn pair(stage: &Stage, url: &str) -> (Page, Page) {
 
 /// Alice calls Bob, and he answers.
 fn connect(alice: &Page, bob: &Page) {
-    alice.call("bob");
+    connect_as(alice, bob, "bob");
+}
+
+fn connect_as(alice: &Page, bob: &Page, callee: &str) {
+    alice.call(callee);
     bob.press("Answer");
     for page in [alice, bob] {
         page.sees_moving_pictures();
@@ -928,8 +1022,13 @@ fn find_chromium() -> Option<PathBuf> {
     if let Some(path) = env::var_os("CHROME") {
         return Some(path.into());
     }
+    find(&["chromium", "google-chrome", "chromium-browser", "google-chrome-stable"])
+}
+
+/// The first of these programs that is installed.
+fn find(names: &[&str]) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    ["chromium", "google-chrome", "chromium-browser", "google-chrome-stable"]
+    names
         .iter()
         .flat_map(|name| env::split_paths(&path).map(move |folder| folder.join(name)))
         .find(|file| file.is_file())

@@ -60,6 +60,8 @@ fn help_and_version_are_printed() {
         "--max-calls",
         "--print-limits",
         "--users",
+        "--turn",
+        "--turn-secret",
         "user add",
         "--allow-origin",
         "--trust-proxy",

@@ -50,6 +50,7 @@ const signaling = new Signaling(socketUrl(), {
 });
 
 let me = null; // our name, once the server has granted it
+let turnServers = []; // what the server lets only its users use
 let call = null;
 let toCall = null; // whom to call as soon as we are online
 const unsentLeaves = new Set(); // whom we hung up on while there was no line
@@ -84,8 +85,9 @@ function goOnline() {
   signaling.goOnline(nameIn(page.name), page.token.value.trim());
 }
 
-function onOnline(name) {
+function onOnline(name, iceServers) {
   me = name;
+  turnServers = iceServers;
   remember(NAME_KEY, me);
   remember(TOKEN_KEY, page.keepToken.checked ? page.token.value.trim() : '');
   page.link.value = new URL(`#call=${encodeURIComponent(me)}`, new URL('.', location.href)).href;
@@ -172,8 +174,12 @@ function newCall(peer) {
     if (!sent && signalType === 'leave') unsentLeaves.add(peer);
     return sent;
   };
-  const iceServers = config.then((settings) => settings.iceServers);
-  return new Call({ me, peer, iceServers, send, onChange });
+  const configuration = config.then(({ iceServers }) => ({
+    iceServers: [...iceServers, ...turnServers],
+    // For whoever wants to see that the TURN server works: no other way is taken.
+    iceTransportPolicy: linkFields().has('relay') ? 'relay' : 'all',
+  }));
+  return new Call({ me, peer, configuration, send, onChange });
 }
 
 function onChange(changed) {
@@ -254,7 +260,7 @@ function setStream(video, stream) {
  * are and prove it: then no press is needed, and the proof must not stay where others can see it.
  */
 function followLink() {
-  const link = new URLSearchParams(location.hash.slice(1));
+  const link = linkFields();
   const [user, token, peer] = ['user', 'token', 'call'].map((key) => link.get(key));
   if (token) {
     link.delete('user');
@@ -273,6 +279,10 @@ function followLink() {
     page.token.value = token;
     goOnline();
   }
+}
+
+function linkFields() {
+  return new URLSearchParams(location.hash.slice(1));
 }
 
 /** The same words again would only be read out again. */

@@ -15,6 +15,9 @@ const ANSWER_LIMIT_MS = 10_000;
 // After a reconnect, the server may still take our own old connection for a living one.
 const NAME_TRIES = 6;
 
+// Half of what the TURN credentials in a login reply are good for.
+const RENEW_MS = 6 * 60 * 60 * 1000;
+
 const POLICY_VIOLATION = 1008;
 
 const MSG_TYPES = { offer: 'sdp', answer: 'sdp', candidate: 'candidate' };
@@ -32,7 +35,7 @@ export class Signaling {
   #retryTimer;
 
   /**
-   * `on` holds four functions: `online(name)` after every login, `lost(reason)` whenever the
+   * `on` holds four functions: `online(name, iceServers)` after every login, `lost(reason)` whenever the
    * line goes away (a new attempt is then under way; the reason is '' unless the server sent us
    * away), `refused(reason)` when the server does not want this login (no new attempt), and
    * `message(object)` for everything else.
@@ -117,13 +120,14 @@ export class Signaling {
     else if (message !== null) this.#on.message(message);
   }
 
-  #loginAnswered({ success, reason }) {
+  #loginAnswered({ success, reason, iceServers }) {
     clearTimeout(this.#answerTimer);
     if (success === '1') {
       this.#online = true;
       this.#pause = FIRST_PAUSE_MS;
       this.#nameTries = NAME_TRIES;
-      this.#on.online(this.#name);
+      if (iceServers) this.#retryTimer = setTimeout(() => this.#connect(), RENEW_MS);
+      this.#on.online(this.#name, iceServers ?? []);
     } else if (reason === 'name-taken' && this.#nameTries > 0) {
       this.#nameTries -= 1;
       this.#retryTimer = setTimeout(() => this.#login(), this.#nextPause());
