@@ -164,15 +164,8 @@ impl Client<'_> {
         let mut checked = Instant::now();
         loop {
             // First, since bytes may have come with the handshake.
-            if let Err(ending) = self.work_through(&mut bucket) {
+            if let Err(ending) = self.work_through(&mut bucket, &mut checked) {
                 return ending;
-            }
-            // At the latest after the next ping: one who is silent answers it.
-            if checked.elapsed() >= self.shared.timeouts.idle {
-                if !self.may_stay() {
-                    return Ending::Broken(CloseCode::Policy, "unauthorized");
-                }
-                checked = Instant::now();
             }
             match self.receive(&mut buffer) {
                 Ok(bytes) => self.peer.websocket.lock().get_mut().feed(bytes),
@@ -182,10 +175,11 @@ impl Client<'_> {
     }
 
     /// Handles all the messages in what was received, as far as the client's rate allows.
-    fn work_through(&self, bucket: &mut RateBucket) -> Result<(), Ending> {
+    fn work_through(&self, bucket: &mut RateBucket, checked: &mut Instant) -> Result<(), Ending> {
         let mut messages = 0;
         while let Some(message) = self.next_message()? {
             messages += 1;
+            self.check_user(checked)?;
             // A long message is as much work as several short ones.
             let refused = !self.pay(bucket, 1 + message.len() / RECV_BUFFER)?;
             self.handle(message, refused);
@@ -196,6 +190,7 @@ impl Client<'_> {
         if messages == 0 {
             // Waking us up for a part of a message is work as well.
             self.pay(bucket, 1)?;
+            self.check_user(checked)?;
             thread::yield_now();
         }
         Ok(())
@@ -314,16 +309,26 @@ impl Client<'_> {
         self.peer.websocket.lock().get_ref().user.as_ref().map(|user| user.name.clone())
     }
 
-    /// Whether the users file still has this client's user, with the same token.
-    fn may_stay(&self) -> bool {
+    /// Ends who is not in the users file any more with the token of the login. Looks now and then:
+    /// at the latest after the next ping, as one who is silent answers that.
+    fn check_user(&self, checked: &mut Instant) -> Result<(), Ending> {
         let Some(users) = &self.shared.users else {
-            return true;
+            return Ok(());
         };
+        if checked.elapsed() < self.shared.timeouts.idle {
+            return Ok(());
+        }
+        *checked = Instant::now();
         let user = {
             let websocket = self.peer.websocket.lock();
             websocket.get_ref().user.as_ref().map(|user| (user.name.clone(), user.token_hash))
         };
-        user.is_none_or(|(name, token_hash)| users.token_hash(&name) == token_hash)
+        match user {
+            Some((name, token_hash)) if users.token_hash(&name) != token_hash => {
+                Err(Ending::Broken(CloseCode::Policy, "unauthorized"))
+            }
+            _ => Ok(()),
+        }
     }
 
     // ---- login ----

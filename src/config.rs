@@ -361,7 +361,7 @@ fn user_command(
         ["add", name] => UserAction::Add { name: name.into(), url },
         ["remove", name] => UserAction::Remove(name.into()),
         ["list"] => UserAction::List,
-        _ => return wrong("it is: user add NAME, user remove NAME, or user list"),
+        _ => return wrong("user takes: add NAME, remove NAME, or list"),
     };
     match file {
         Some(file) => Ok(UserCommand { file, action }),

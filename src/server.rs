@@ -113,8 +113,8 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 /// a close frame (1001) for every client, and up to `timeouts.stop` for the threads to end.
 ///
 /// # Errors
-/// A sentence for the operator: the users file or the TURN secret is not usable, or no thread could be started to
-/// accept connections.
+/// A sentence for the operator: the users file or the TURN secret is not usable, or no thread could
+/// be started to accept connections.
 pub fn run(
     listeners: Vec<Listener>,
     config: &Config,

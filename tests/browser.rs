@@ -210,7 +210,7 @@ fn a_link_with_a_token_logs_in_by_itself(stage: &Stage) {
     assert_eq!(bob.eval(token), Value::Null);
 
     let mallory = stage.open(&format!("{url}#user=bob&token=wrong"));
-    mallory.waits_for_status("not the token of a user of this name");
+    mallory.waits_for_status("name and token do not belong together");
     assert_eq!(mallory.eval("location.href"), url.as_str());
 }
 
@@ -225,7 +225,7 @@ fn the_page_asks_for_a_token(stage: &Stage) {
     alice.fill("Your name", "alice");
     alice.fill("Your token", "wrong");
     alice.press("Go online");
-    alice.waits_for_status("not the token of a user of this name");
+    alice.waits_for_status("name and token do not belong together");
     assert_eq!(alice.eval("field('Your token').value"), "");
     alice.fill("Your token", &token);
     alice.press("Go online");
@@ -245,7 +245,7 @@ fn the_page_asks_for_a_token(stage: &Stage) {
     // Removed meanwhile: the page hears of it when its line breaks, and forgets.
     users.run(&["remove", "alice"]);
     alice.eval("sockets.at(-1).close()");
-    alice.waits_for_status("not the token of a user of this name");
+    alice.waits_for_status("name and token do not belong together");
     assert_eq!(alice.eval(stored), Value::Null);
 }
 

@@ -170,6 +170,26 @@ fn who_is_no_user_any_more_is_disconnected_at_the_next_keepalive() {
 }
 
 #[test]
+fn a_removed_user_cannot_stay_behind_logins_that_wait() {
+    let file = users_file("lingering");
+    let token = add(&file, "alice");
+    let timeouts = Timeouts { idle: Duration::from_millis(100), ..Timeouts::default() };
+    let server = Local::start_with(timeouts, &["--users", file.to_str().unwrap()]);
+    let mut alice = server.door.connect(Link::Plain);
+    assert_eq!(log_in(&mut alice, "alice", &token)["success"], "1");
+    assert_eq!(user(&file, &["remove", "alice"]).0, 0);
+    let queued = 2 * LOGIN_TRIES;
+    for _ in 0..queued {
+        alice.send_json(&json!({"signalType": "login", "fromUser": "alice", "token": "wrong"}));
+    }
+    let mut answered = 0;
+    while let tungstenite::Message::Text(_) = alice.receive_message() {
+        answered += 1;
+    }
+    assert!(answered <= LOGIN_TRIES + 1, "{answered} of {queued}");
+}
+
+#[test]
 fn too_many_wrong_tokens_make_an_address_wait_and_then_the_right_one_gets_in() {
     let file = users_file("wait");
     let (alices, bobs) = (add(&file, "alice"), add(&file, "bob"));

@@ -17,7 +17,7 @@ const TITLE = document.title;
 const REFUSALS = {
   'name-taken': 'This name is taken. Choose another.',
   'invalid-name': 'This is not a valid name: 1 to 128 bytes, without control characters.',
-  unauthorized: 'The server does not let you in: this is not the token of a user of this name.',
+  unauthorized: 'The server does not let you in: name and token do not belong together.',
 };
 
 const ENDINGS = {
