@@ -36,6 +36,8 @@ use crate::limits::{
 };
 use crate::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
 use crate::registry::{Peer, Registry};
+use crate::turn::Turn;
+use crate::users::Users;
 use crate::wire::{self, User, Wire, is_timeout};
 
 /// What all clients share.
@@ -54,6 +56,10 @@ pub struct Shared {
     pub timeouts: Timeouts,
     /// What HTTP requests get.
     pub site: Site,
+    /// Who may log in; everybody without it.
+    pub users: Option<Users>,
+    /// What lets a user use the TURN server, if there is one.
+    pub turn: Option<Turn>,
     /// Set once, when the server is to end.
     pub stopping: AtomicBool,
 }
@@ -159,9 +165,10 @@ impl Client<'_> {
     fn run(&self) -> Ending {
         let mut buffer = [0; RECV_BUFFER];
         let mut bucket = RateBucket::new(self.shared.limits.max_rate, Instant::now());
+        let mut checked = Instant::now();
         loop {
             // First, since bytes may have come with the handshake.
-            if let Err(ending) = self.work_through(&mut bucket) {
+            if let Err(ending) = self.work_through(&mut bucket, &mut checked) {
                 return ending;
             }
             match self.receive(&mut buffer) {
@@ -172,10 +179,11 @@ impl Client<'_> {
     }
 
     /// Handles all the messages in what was received, as far as the client's rate allows.
-    fn work_through(&self, bucket: &mut RateBucket) -> Result<(), Ending> {
+    fn work_through(&self, bucket: &mut RateBucket, checked: &mut Instant) -> Result<(), Ending> {
         let mut messages = 0;
         while let Some(message) = self.next_message()? {
             messages += 1;
+            self.check_user(checked)?;
             // A long message is as much work as several short ones.
             let refused = !self.pay(bucket, 1 + message.len() / RECV_BUFFER)?;
             self.handle(message, refused);
@@ -186,6 +194,7 @@ impl Client<'_> {
         if messages == 0 {
             // Waking us up for a part of a message is work as well.
             self.pay(bucket, 1)?;
+            self.check_user(checked)?;
             thread::yield_now();
         }
         Ok(())
@@ -307,11 +316,33 @@ impl Client<'_> {
         self.peer.websocket.lock().get_ref().user.as_ref().map(|user| user.name.clone())
     }
 
+    /// Ends who is not in the users file any more with the token of the login. Looks now and then:
+    /// at the latest after the next ping, as one who is silent answers that.
+    fn check_user(&self, checked: &mut Instant) -> Result<(), Ending> {
+        let Some(users) = &self.shared.users else {
+            return Ok(());
+        };
+        if checked.elapsed() < self.shared.timeouts.idle {
+            return Ok(());
+        }
+        *checked = Instant::now();
+        let user = {
+            let websocket = self.peer.websocket.lock();
+            websocket.get_ref().user.as_ref().map(|user| (user.name.clone(), user.token_hash))
+        };
+        match user {
+            Some((name, token_hash)) if users.token_hash(&name) != token_hash => {
+                Err(Ending::Broken(CloseCode::Policy, "unauthorized"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     // ---- login ----
 
     fn login(&self, envelope: &Envelope, text: &str) {
         let name = envelope.from_user.as_ref().map(|name| name.text()).unwrap_or_default();
-        let outcome = self.log_in_as(&name);
+        let outcome = self.log_in_as(&name, text);
         match outcome {
             Ok(()) => info!("{} logged in as {name:?}", self.address),
             Err(refusal) => {
@@ -319,17 +350,28 @@ impl Client<'_> {
                 info!("{} login as {name:?} refused: {}", self.address, refusal.reason());
             }
         }
-        self.reply(protocol::login_reply(text, outcome));
+        let ice_servers = || Some(self.shared.turn.as_ref()?.ice_servers(&name));
+        self.reply(protocol::login_reply(text, outcome.map(|()| ice_servers())));
     }
 
-    fn log_in_as(&self, name: &str) -> Result<(), LoginRefusal> {
+    fn log_in_as(&self, name: &str, text: &str) -> Result<(), LoginRefusal> {
         if !protocol::is_valid_name(name) {
             return Err(LoginRefusal::InvalidName);
+        }
+        // Before anything about the name is told: a stranger is not to learn who is online.
+        let token_hash = self
+            .shared
+            .users
+            .as_ref()
+            .map(|users| users.admit(self.address.ip(), name, &protocol::login_token(text)));
+        if token_hash == Some(None) {
+            return Err(LoginRefusal::Unauthorized);
         }
         if self.name().as_deref() == Some(name) || !self.claim(name) {
             return Err(LoginRefusal::NameTaken);
         }
-        let user = User { name: name.into(), partners: Default::default() };
+        let token_hash = token_hash.flatten();
+        let user = User { name: name.into(), partners: Default::default(), token_hash };
         let former = self.peer.websocket.lock().get_mut().user.replace(user);
         self.say_goodbye(former);
         Ok(())
@@ -605,7 +647,7 @@ mod tests {
     fn shared() -> Shared {
         let limits = Limits::default();
         let site = Site {
-            settings: http::settings("[]", None),
+            settings: http::settings("[]", None, false),
             allow_origin: vec![],
             trust_proxy: vec![],
             proxy_hinted: AtomicBool::new(false),
@@ -618,6 +660,8 @@ mod tests {
             endings: Gate::default(),
             timeouts: Timeouts::default(),
             site,
+            users: None,
+            turn: None,
             stopping: AtomicBool::new(false),
         }
     }

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use log::LevelFilter;
 use serde_json::Value;
 
-use crate::limits::Limits;
+use crate::limits::{Limits, MAX_TURN_URLS};
 
 /// The port of `ws://` and the page unless `--listen` says otherwise.
 const DEFAULT_PORT: u16 = 8080;
@@ -21,11 +21,17 @@ const DEFAULT_TLS_PORT: u16 = 8443;
 const DEFAULT_CERT: &str = "certs/cert.pem";
 const DEFAULT_KEY: &str = "certs/key.pem";
 
+/// The page that a new user's link opens unless `--url` says otherwise.
+const DEFAULT_URL: &str = "https://localhost:8443/";
+
 /// What `--help` prints.
 pub const HELP: &str = "\
 A WebRTC signaling server with its own call page.
 
 Usage: signal-server [OPTIONS]
+       signal-server user add NAME --users FILE [--url URL]
+       signal-server user remove NAME --users FILE
+       signal-server user list --users FILE
 
 Options:
   --listen ADDR        address and port for ws:// and http://; off for none
@@ -36,6 +42,9 @@ Options:
   --key FILE           its private key, PKCS#8 PEM [default: certs/key.pem]
   --ice-servers FILE   STUN and TURN servers for the call page: a JSON array as
                        RTCPeerConnection takes it [default: none, enough for a LAN]
+  --turn URL           a TURN server, such as turn:turn.example.org:3478, for those
+                       who have logged in; can be repeated [default: none]
+  --turn-secret FILE   the secret that you and it share (coturn's static-auth-secret)
   --log LEVEL          off, error, warn, info, debug or trace [default: info]
 
 Limits; 0 is none:
@@ -48,6 +57,8 @@ Limits; 0 is none:
   --print-limits       print every limit, and the memory they add up to
 
 Who may connect:
+  --users FILE               who may log in, with a token each; `user add` makes one,
+                             and a link to the page at --url [default: everybody]
   --allow-origin ORIGIN      a page that may connect, such as https://example.org;
                              can be repeated [default: every page may]
   --trust-proxy ADDR[/LEN]   a reverse proxy whose X-Forwarded-For counts; can be
@@ -57,7 +68,7 @@ Who may connect:
   --version            print the version
 
 Each option can also be set in the environment: --max-rate as SIGNAL_MAX_RATE, and
-so on. There, --allow-origin and --trust-proxy take several values with commas.
+so on. There, --allow-origin, --trust-proxy and --turn take several, with commas.
 ";
 
 /// What the command line asks for.
@@ -65,6 +76,8 @@ so on. There, --allow-origin and --trust-proxy take several values with commas.
 pub enum Command {
     /// Serve.
     Run(Config),
+    /// Change or show the users file.
+    User(UserCommand),
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -82,14 +95,52 @@ pub struct Config {
     pub tls: Tls,
     /// A JSON array, as `RTCPeerConnection` takes it.
     pub ice_servers: String,
+    /// The TURN server, if there is one.
+    pub turn: Option<TurnOptions>,
     /// How much clients may do.
     pub limits: Limits,
+    /// Who may log in; everybody without it.
+    pub users: Option<PathBuf>,
     /// Pages that may connect, besides our own; empty for all.
     pub allow_origin: Vec<String>,
     /// Proxies whose `X-Forwarded-For` counts.
     pub trust_proxy: Vec<Network>,
     /// The least important lines that are still logged.
     pub log: LevelFilter,
+}
+
+/// A TURN server that believes whom we vouch for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TurnOptions {
+    /// Its addresses, at most [`MAX_TURN_URLS`] bytes together.
+    pub urls: Vec<String>,
+    /// The file with the secret that it shares with us.
+    pub secret: PathBuf,
+}
+
+/// What to do with the users file, and which it is.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UserCommand {
+    /// The users file.
+    pub file: PathBuf,
+    /// What to do with it.
+    pub action: UserAction,
+}
+
+/// What to do with the users file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum UserAction {
+    /// Add this user, and print the token and a link to the page.
+    Add {
+        /// The user's name.
+        name: String,
+        /// Where the page is.
+        url: String,
+    },
+    /// Remove this user.
+    Remove(String),
+    /// Print the users' names, a line each.
+    List,
 }
 
 /// Where a listener binds.
@@ -165,6 +216,9 @@ impl Command {
         let mut cert = variable("SIGNAL_CERT");
         let mut key = variable("SIGNAL_KEY");
         let mut ice_servers = variable("SIGNAL_ICE_SERVERS");
+        let mut turn = Vec::new();
+        let mut turn_secret = variable("SIGNAL_TURN_SECRET");
+        let mut users = variable("SIGNAL_USERS");
         let mut log = variable("SIGNAL_LOG");
         let mut max_connections = variable("SIGNAL_MAX_CONNECTIONS");
         let mut max_per_ip = variable("SIGNAL_MAX_PER_IP");
@@ -188,10 +242,17 @@ impl Command {
                     allow_origin.push(("--allow-origin".into(), value));
                     continue;
                 }
+                Long("turn") => {
+                    turn.push(("--turn".into(), parser.value().map_err(usage)?));
+                    continue;
+                }
                 Long("trust-proxy") => {
                     let value = parser.value().map_err(usage)?;
                     trust_proxy.push(("--trust-proxy".into(), value));
                     continue;
+                }
+                Value(word) if word == "user" => {
+                    return user_command(&mut parser, users).map(Command::User);
                 }
                 Long("help") | Short('h') => return Ok(Command::Help),
                 Long("version") | Short('V') => return Ok(Command::Version),
@@ -199,6 +260,8 @@ impl Command {
                 Long("tls-listen") => ("--tls-listen", &mut tls_listen),
                 Long("cert") => ("--cert", &mut cert),
                 Long("key") => ("--key", &mut key),
+                Long("users") => ("--users", &mut users),
+                Long("turn-secret") => ("--turn-secret", &mut turn_secret),
                 Long("ice-servers") => ("--ice-servers", &mut ice_servers),
                 Long("log") => ("--log", &mut log),
                 Long("max-connections") => ("--max-connections", &mut max_connections),
@@ -216,6 +279,9 @@ impl Command {
         }
         if trust_proxy.is_empty() {
             trust_proxy = several(variable("SIGNAL_TRUST_PROXY"));
+        }
+        if turn.is_empty() {
+            turn = several(variable("SIGNAL_TURN"));
         }
         let default = Limits::default();
         let limits = Limits {
@@ -240,7 +306,9 @@ impl Command {
             listen: listen_value(listen, DEFAULT_PORT)?,
             tls,
             ice_servers: ice_servers.map_or_else(|| Ok("[]".into()), read_ice_servers)?,
+            turn: turn_options(turn, turn_secret)?,
             limits,
+            users: users.map(|(_, path)| path.into()),
             allow_origin: allow_origin.into_iter().map(origin).collect::<Result<_, _>>()?,
             trust_proxy: trust_proxy
                 .into_iter()
@@ -266,6 +334,40 @@ type Given = (String, OsString);
 const LOG_LEVELS: &str = "off, error, warn, info, debug or trace";
 const NETWORKS: &str = "an address or a network, such as 127.0.0.1 or 10.0.0.0/8";
 const ADDRESSES: &str = "an address and a port, such as 0.0.0.0:8080 or [::1]:8080, or off";
+
+/// What comes after the word `user`.
+fn user_command(
+    parser: &mut lexopt::Parser,
+    users: Option<Given>,
+) -> Result<UserCommand, ConfigError> {
+    let mut file = users.map(|(_, path)| PathBuf::from(path));
+    let mut url = DEFAULT_URL.to_string();
+    let mut words = Vec::new();
+    while let Some(argument) = parser.next().map_err(usage)? {
+        use lexopt::prelude::*;
+        match argument {
+            Long("users") => file = Some(parser.value().map_err(usage)?.into()),
+            Long("url") => url = parser.value().and_then(|url| url.string()).map_err(usage)?,
+            Value(word) => words.push(word.string().map_err(usage)?),
+            unknown => return Err(usage(unknown.unexpected())),
+        }
+    }
+    let wrong = |text: &str| Err(ConfigError::Usage(text.into()));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let action = match *words {
+        ["add", _] if url.contains('#') || !url.starts_with("http") => {
+            return wrong("--url takes the page's address, such as https://call.example.org/");
+        }
+        ["add", name] => UserAction::Add { name: name.into(), url },
+        ["remove", name] => UserAction::Remove(name.into()),
+        ["list"] => UserAction::List,
+        _ => return wrong("user takes: add NAME, remove NAME, or list"),
+    };
+    match file {
+        Some(file) => Ok(UserCommand { file, action }),
+        None => wrong("user needs the users file: --users FILE"),
+    }
+}
 
 fn usage(error: lexopt::Error) -> ConfigError {
     ConfigError::Usage(error.to_string())
@@ -364,6 +466,40 @@ impl Listen {
     }
 }
 
+/// Both or neither: servers with a secret of ours.
+fn turn_options(
+    urls: Vec<Given>,
+    secret: Option<Given>,
+) -> Result<Option<TurnOptions>, ConfigError> {
+    let urls: Vec<String> = urls.into_iter().map(turn_url).collect::<Result<_, _>>()?;
+    let wrong = |text: String| Err(ConfigError::Usage(text));
+    match secret {
+        None if urls.is_empty() => Ok(None),
+        None => wrong(
+            "--turn needs --turn-secret; servers with a password go into --ice-servers".into(),
+        ),
+        Some(_) if urls.is_empty() => wrong("--turn-secret needs a server: --turn URL".into()),
+        Some(_) if urls.iter().map(String::len).sum::<usize>() > MAX_TURN_URLS => {
+            wrong(format!("all --turn together take at most {MAX_TURN_URLS} bytes"))
+        }
+        Some((_, secret)) => Ok(Some(TurnOptions { urls, secret: secret.into() })),
+    }
+}
+
+fn turn_url((name, value): Given) -> Result<String, ConfigError> {
+    let text = value.to_string_lossy();
+    match text.split_once(':') {
+        Some(("turn" | "turns", host))
+            if !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic()) =>
+        {
+            Ok(text.into_owned())
+        }
+        _ => Err(ConfigError::Usage(format!(
+            "{name} takes an address such as turn:turn.example.org:3478, not {value:?}"
+        ))),
+    }
+}
+
 /// The file's JSON array, checked as far as `RTCPeerConnection` would refuse it: the operator
 /// should hear of it at start, not every user at every call.
 fn read_ice_servers((name, path): Given) -> Result<String, ConfigError> {
@@ -432,7 +568,9 @@ mod tests {
                     files("certs/cert.pem", "certs/key.pem")
                 ),
                 ice_servers: "[]".into(),
+                turn: None,
                 limits: Limits::default(),
+                users: None,
                 allow_origin: vec![],
                 trust_proxy: vec![],
                 log: LevelFilter::Info,
@@ -511,6 +649,31 @@ mod tests {
         for wrong in ["a.example", "https://", "https://a/", "*"] {
             let arguments = ["--allow-origin", wrong].map(Into::into);
             assert!(matches!(Command::parse(arguments, |_| None), Err(ConfigError::Usage(_))));
+        }
+    }
+
+    #[test]
+    fn a_turn_server_needs_a_secret_and_the_reverse() {
+        let turn = parse(
+            &["--turn", "turn:a", "--turn=turns:b:1?transport=tcp"],
+            &[("SIGNAL_TURN_SECRET", "s"), ("SIGNAL_TURN", "turn:c")],
+        )
+        .turn;
+        let urls = vec!["turn:a".into(), "turns:b:1?transport=tcp".into()];
+        assert_eq!(turn, Some(TurnOptions { urls, secret: "s".into() }));
+        let long = format!("turn:{}", "x".repeat(MAX_TURN_URLS));
+        let cases: [&[&str]; 7] = [
+            &["--turn", "turn:a"],
+            &["--turn-secret", "s"],
+            &["--turn-secret", "s", "--turn", "stun:a"],
+            &["--turn-secret", "s", "--turn", "turn:"],
+            &["--turn-secret", "s", "--turn", "turn.example.org"],
+            &["--turn-secret", "s", "--turn", "turn:a\"b\n"],
+            &["--turn-secret", "s", "--turn", &long],
+        ];
+        for arguments in cases {
+            let parsed = Command::parse(arguments.iter().map(Into::into), |_| None);
+            assert!(matches!(parsed, Err(ConfigError::Usage(_))), "{arguments:?}");
         }
     }
 

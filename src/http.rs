@@ -3,7 +3,6 @@
 //! tungstenite refuses a request that is no upgrade before anybody can answer it, so the head is
 //! read here first. One request a connection; a request's body is never read.
 
-use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::str;
@@ -270,16 +269,12 @@ fn response(status: u16, content_type: &str, body: &str, with_body: bool) -> Vec
     text.into_bytes()
 }
 
-/// The settings that the call page asks for: the ICE servers, and where `https://` is, if anywhere,
-/// for the page to name when a browser gives it no camera on plain `http://`.
-pub fn settings(ice_servers: &str, tls_port: Option<u16>) -> String {
-    let mut json = format!(r#"{{"iceServers":{ice_servers},"tlsPort":"#);
-    match tls_port {
-        // Writing to a string cannot fail.
-        Some(port) => drop(write!(json, "{port}}}")),
-        None => json.push_str("null}"),
-    }
-    json
+/// The settings that the call page asks for: the ICE servers; where `https://` is, if anywhere, for
+/// the page to name when a browser gives it no camera on plain `http://`; and whether a login needs
+/// a token.
+pub fn settings(ice_servers: &str, tls_port: Option<u16>, tokens: bool) -> String {
+    let tls_port = tls_port.map_or("null".into(), |port| port.to_string());
+    format!(r#"{{"iceServers":{ice_servers},"tlsPort":{tls_port},"tokens":{tokens}}}"#)
 }
 
 /// All values of a header.

@@ -1,6 +1,6 @@
 //! A WebRTC signaling server: it carries login, offer, answer, candidate and leave between two
 //! people who want to call each other, over `ws://` and `wss://`, and serves its own call page.
-//! That is all it does. It has no rooms, no accounts, no storage, and no media passes through it.
+//! That is all it does. It has no rooms, no storage, and no media passes through it.
 //!
 //! It is synchronous, one thread a client, and meant to be read from top to bottom.
 //!
@@ -21,9 +21,9 @@
 //!
 //! # The locks
 //!
-//! There are three kinds: the registry's map, the table of open connections, and one for each
-//! client. No thread ever holds two. None does I/O under the first two. Under a client's lock there
-//! is only I/O with that client, none of it waits for the client to *say* something, and it waits
+//! There are four kinds: the registry's map, the table of open connections, the list of users, and
+//! one for each client. No thread ever holds two. None does I/O under the first two; under the third
+//! a changed users file is read. Under a client's lock there is only I/O with that client, none of it waits for the client to *say* something, and it waits
 //! for the client to *take* something for at most one write timeout.
 //!
 //! # Reading order
@@ -35,10 +35,12 @@
 //! 3. [`wire`]: the stream under a WebSocket, and how waiting for bytes needs no lock
 //! 4. [`config`]: the options
 //! 5. [`tls`]: the certificate
-//! 6. [`http`]: the request head, the call page
-//! 7. [`registry`]: who is online
-//! 8. [`client`]: one client's life; the heart of it
-//! 9. [`server`]: listening, accepting, stopping
+//! 6. [`users`]: who may log in
+//! 7. [`turn`]: credentials for a TURN server
+//! 8. [`http`]: the request head, the call page
+//! 9. [`registry`]: who is online
+//! 10. [`client`]: one client's life; the heart of it
+//! 11. [`server`]: listening, accepting, stopping
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(
@@ -51,6 +53,8 @@ pub mod protocol;
 pub mod wire;
 pub mod config;
 pub mod tls;
+pub mod users;
+pub mod turn;
 pub mod http;
 pub mod registry;
 pub mod client;

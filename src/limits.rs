@@ -20,10 +20,39 @@ pub const MAX_NAME: usize = 128;
 /// mind more, but the recipient's parser may recurse.
 pub const MAX_DEPTH: usize = 128;
 
-/// How much longer than the message a reply to it can be, in bytes. Only the text of an error is
-/// ours: a name in it is at most [`MAX_NAME`] bytes, each at most 6 as JSON (`\u0000`), plus about
-/// 150 bytes of fields.
+/// How much longer than the message a reply to it can be, in bytes. In an error, a name is at most
+/// [`MAX_NAME`] bytes, each at most 6 as JSON (`\u0000`), plus about 150 bytes of fields. In a login
+/// reply, the TURN servers are [`MAX_TURN_URLS`] and a name of 3 bytes each, plus about 150.
 pub const MAX_REPLY_OVERHEAD: usize = 1024;
+
+/// Random bytes in a user's token. Nobody guesses 256 bits, so one fast hash is enough to keep them.
+pub const TOKEN_BYTES: usize = 32;
+
+/// Wrong logins from one address, each within [`LOGIN_WINDOW`] of the first, that cost it nothing.
+/// Each login from there after that takes [`LOGIN_PAUSE`]. It is not tokens that this protects,
+/// but the log and the processor from a program that tries for ever.
+pub const LOGIN_TRIES: u32 = 5;
+
+/// How long wrong logins count.
+pub const LOGIN_WINDOW: Duration = Duration::from_secs(60);
+
+/// How long a login waits whose address had too many wrong ones. The right token gets in after it,
+/// so that a neighbour behind the same address is only slowed down: the call page waits for 10 s.
+pub const LOGIN_PAUSE: Duration = Duration::from_secs(5);
+
+/// How many addresses with wrong logins are remembered. While there are more, all others wait too.
+pub const LOGIN_ADDRESSES: usize = 1024;
+
+/// How long TURN credentials are good for. A page makes its line anew, and gets new ones, after half
+/// of it. A call that uses them may last longer: TURN servers look at the time when it starts.
+pub const TURN_TTL: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// The addresses of the TURN servers, in bytes together. One is about 40. With the credentials they
+/// must fit into [`MAX_REPLY_OVERHEAD`].
+pub const MAX_TURN_URLS: usize = 400;
+
+/// How long a `user` command waits for another one that is writing the users file.
+pub const USERS_FILE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Largest request head (request line and headers), in bytes. Browsers send less than 1 KiB.
 pub const MAX_HEAD: usize = 8 * 1024;
@@ -168,6 +197,7 @@ impl Limits {
              silence                      {idle:?}, and {pong:?} more after a ping\n\
              a client that takes no data  {write:?}\n\
              the holder of a wanted name  {probe:?} to answer a ping\n\
+             wrong logins of an address   {LOGIN_TRIES} in {LOGIN_WINDOW:?}, then {LOGIN_PAUSE:?} for each login\n\
              after our last word          {linger:?}\n\
              after the signal to stop     {stop:?}\n\n",
             bound(self.max_connections, ""),
@@ -441,7 +471,7 @@ impl Drop for Slot {
 }
 
 /// The part of an address that counts as one: all of an IPv4 address, the first half of an IPv6 one.
-fn block_of(address: IpAddr) -> IpAddr {
+pub fn block_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
         v4 => v4,

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Sender};
 use log::{LevelFilter, Log, Metadata, Record, error};
 use signal_server::config::{Command, Config, ConfigError, HELP};
 use signal_server::limits::Timeouts;
-use signal_server::server;
+use signal_server::{server, users};
 use simple_logger::SimpleLogger;
 
 /// The exit code for a command line that is not understood, as shells and their users know it.
@@ -21,17 +21,23 @@ fn main() -> ExitCode {
     match command {
         Ok(Command::Run(config)) => run(&config),
         Ok(Command::Help) => print(HELP),
+        Ok(Command::User(command)) => match users::carry_out(&command) {
+            Ok(text) => print(&text),
+            Err(problem) => fail(&problem),
+        },
         Ok(Command::PrintLimits(config)) => print(&config.limits.report(&Timeouts::default())),
         Ok(Command::Version) => print(concat!("signal-server ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(ConfigError::Usage(problem)) => {
             eprintln!("signal-server: {problem}\nTry: signal-server --help");
             ExitCode::from(USAGE)
         }
-        Err(ConfigError::File(problem)) => {
-            eprintln!("signal-server: {problem}");
-            ExitCode::FAILURE
-        }
+        Err(ConfigError::File(problem)) => fail(&problem),
     }
+}
+
+fn fail(problem: &str) -> ExitCode {
+    eprintln!("signal-server: {problem}");
+    ExitCode::FAILURE
 }
 
 fn print(text: &str) -> ExitCode {
@@ -47,10 +53,7 @@ fn run(config: &Config) -> ExitCode {
     let served = stop_on_signals(stop)
         .map_err(|error| format!("cannot watch for signals: {error}"))
         .and_then(|()| server::bind(config))
-        .and_then(|listeners| {
-            server::run(listeners, config, Timeouts::default(), &stopped)
-                .map_err(|error| format!("cannot start a thread: {error}"))
-        });
+        .and_then(|listeners| server::run(listeners, config, Timeouts::default(), &stopped));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {

@@ -93,6 +93,8 @@ pub enum LoginRefusal {
     NameTaken,
     /// Not what [`is_valid_name`] allows.
     InvalidName,
+    /// The server has a list of users, and this name with this token is not on it.
+    Unauthorized,
 }
 
 impl<'a> Envelope<'a> {
@@ -147,11 +149,21 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The only other field that is ever read, and only from a message nobody understands.
+/// Read only from a message nobody understands.
 #[derive(serde::Deserialize)]
 struct Typed<'a> {
     #[serde(borrow)]
     r#type: Option<Text<'a>>,
+}
+
+/// The `token` of a login; empty if there is none, or not one string. Read from a login only: in
+/// other messages a field of this name is the clients' own.
+pub fn login_token(text: &str) -> String {
+    #[derive(serde::Deserialize)]
+    struct Login {
+        token: Option<String>,
+    }
+    serde_json::from_str::<Login>(text).ok().and_then(|login| login.token).unwrap_or_default()
 }
 
 impl Signal {
@@ -229,6 +241,7 @@ impl LoginRefusal {
         match self {
             LoginRefusal::NameTaken => "name-taken",
             LoginRefusal::InvalidName => "invalid-name",
+            LoginRefusal::Unauthorized => "unauthorized",
         }
     }
 }
@@ -250,9 +263,9 @@ pub fn error_reply(fault: &Fault, signal_type: Option<&str>, to_user: Option<&Na
     to_json(&Reply { r#type: "error", message, code: fault.code(), signal_type, to_user })
 }
 
-/// The reply to a login: the fields of the request, each exactly as it was written, and the
-/// outcome. `request` is a message that [`Envelope::parse`] has accepted.
-pub fn login_reply(request: &str, outcome: Result<(), LoginRefusal>) -> String {
+/// The reply to a login: the fields of the request, each exactly as it was written, but never the
+/// token; and the outcome, which may have a JSON array of `iceServers`. `request` is a message that [`Envelope::parse`] has accepted.
+pub fn login_reply(request: &str, outcome: Result<Option<String>, LoginRefusal>) -> String {
     let mut reply = match serde_json::from_str(request) {
         Ok(Echo(fields)) => fields,
         // Not reachable after `Envelope::parse`; without the echo the outcome still arrives.
@@ -261,12 +274,19 @@ pub fn login_reply(request: &str, outcome: Result<(), LoginRefusal>) -> String {
     if reply.len() > 1 {
         reply.push(',');
     }
-    reply.push_str(match outcome {
-        Ok(()) => r#""success":"1""#,
-        Err(LoginRefusal::NameTaken) => r#""success":"0","reason":"name-taken""#,
-        Err(LoginRefusal::InvalidName) => r#""success":"0","reason":"invalid-name""#,
-    });
-    reply.push('}');
+    match outcome {
+        Ok(None) => reply.push_str(r#""success":"1"}"#),
+        Ok(Some(ice_servers)) => {
+            reply.push_str(r#""success":"1","iceServers":"#);
+            reply.push_str(&ice_servers);
+            reply.push('}');
+        }
+        Err(refusal) => {
+            reply.push_str(r#""success":"0","reason":""#);
+            reply.push_str(refusal.reason());
+            reply.push_str(r#""}"#);
+        }
+    }
     reply
 }
 
@@ -283,7 +303,7 @@ pub fn goodbye(from_user: &str, to_user: &str) -> String {
     to_json(&Goodbye { msg_type: "other", signal_type: "leave", from_user, to_user })
 }
 
-/// An object's fields copied as they are, without the closing brace and without the fields that
+/// An object's fields copied as they are, without the closing brace, the token, and the fields that
 /// only the server may say in a login reply. Copying text needs no more memory than the text; a
 /// tree of values would need many times that.
 struct Echo(String);
@@ -301,7 +321,7 @@ impl<'de> Deserialize<'de> for Echo {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Echo, A::Error> {
                 let mut fields = String::from("{");
                 while let Some((key, value)) = map.next_entry::<Cow<str>, &RawValue>()? {
-                    if matches!(&*key, "success" | "reason") {
+                    if matches!(&*key, "success" | "reason" | "token" | "iceServers") {
                         continue;
                     }
                     if fields.len() > 1 {
@@ -400,6 +420,19 @@ pub fn excerpt(text: &str) -> Cow<'_, str> {
     format!("{}…", text.get(..end).unwrap_or_default()).into()
 }
 
+/// A name as a URL takes it, and a TURN server (coturn wants no spaces and no quotes): all but
+/// RFC 3986's unreserved characters are escaped.
+pub fn percent_encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
 fn to_json<T: Serialize>(value: &T) -> String {
     // Strings, numbers and structs of them always have a JSON form.
     serde_json::to_string(value).unwrap_or_default()
@@ -478,17 +511,36 @@ mod tests {
 
     #[test]
     fn a_login_reply_echoes_every_field_but_the_servers_own() {
-        let reply = |request: &str| login_reply(request, Ok(()));
+        let reply = |request: &str| login_reply(request, Ok(None));
         assert_eq!(reply("{}"), r#"{"success":"1"}"#);
         assert_eq!(
-            reply(r#"{"a" : 1.50 ,"success":"0","reason":[],"\u0062\"":{"x": [1e999]}}"#),
+            reply(
+                r#"{"a" : 1.50 ,"success":"0","reason":[],"iceServers":[],"token":"T","to\u006ben":"T","\u0062\"":{"x": [1e999]}}"#
+            ),
             r#"{"a":1.50,"b\"":{"x": [1e999]},"success":"1"}"#
         );
-        for refusal in [LoginRefusal::NameTaken, LoginRefusal::InvalidName] {
+        let own = r#"{"iceServers":[1],"success":"1"}"#;
+        assert_eq!(login_reply(own, Ok(Some("[2]".into()))), r#"{"success":"1","iceServers":[2]}"#);
+        use LoginRefusal::{InvalidName, NameTaken, Unauthorized};
+        for refusal in [NameTaken, InvalidName, Unauthorized] {
             assert_eq!(
                 login_reply("{}", Err(refusal)),
                 format!(r#"{{"success":"0","reason":"{}"}}"#, refusal.reason())
             );
+        }
+    }
+
+    #[test]
+    fn a_percent_encoded_name_has_only_unreserved_characters() {
+        assert_eq!(percent_encode("a-Z.0_~"), "a-Z.0_~");
+        assert_eq!(percent_encode("ä &+#%"), "%C3%A4%20%26%2B%23%25");
+    }
+
+    #[test]
+    fn a_token_is_one_string_or_none() {
+        assert_eq!(login_token(r#"{"token":"a\u0062"}"#), "ab");
+        for text in ["{}", r#"{"token":7}"#, r#"{"token":null}"#, r#"{"token":"a","token":"a"}"#] {
+            assert_eq!(login_token(text), "", "{text}");
         }
     }
 

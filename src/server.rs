@@ -27,6 +27,8 @@ use crate::limits::{
 };
 use crate::registry::Registry;
 use crate::tls;
+use crate::turn::Turn;
+use crate::users::Users;
 
 /// A bound port, plain or with TLS.
 pub struct Listener {
@@ -111,13 +113,19 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 /// a close frame (1001) for every client, and up to `timeouts.stop` for the threads to end.
 ///
 /// # Errors
-/// No thread could be started to accept connections.
+/// A sentence for the operator: the users file or the TURN secret is not usable, or no thread could
+/// be started to accept connections.
 pub fn run(
     listeners: Vec<Listener>,
     config: &Config,
     timeouts: Timeouts,
     shutdown: &Receiver<()>,
-) -> io::Result<()> {
+) -> Result<(), String> {
+    let users = config.users.as_deref().map(Users::open).transpose()?;
+    let turn = config.turn.as_ref().map(Turn::load).transpose()?;
+    if turn.is_some() && users.is_none() {
+        warn!("--turn without --users: everybody who can connect may use the TURN server");
+    }
     let tls_port = listeners.iter().find(|l| l.tls.is_some()).map(|l| l.address.port());
     let limits = fit_to_descriptors(config.limits);
     let shared = Arc::new(Shared {
@@ -128,11 +136,13 @@ pub fn run(
         endings: Gate::default(),
         timeouts,
         site: Site {
-            settings: http::settings(&config.ice_servers, tls_port),
+            settings: http::settings(&config.ice_servers, tls_port, users.is_some()),
             allow_origin: config.allow_origin.clone(),
             trust_proxy: config.trust_proxy.clone(),
             proxy_hinted: AtomicBool::new(false),
         },
+        users,
+        turn,
         stopping: AtomicBool::new(false),
     });
 
@@ -142,7 +152,10 @@ pub fn run(
         announce(&listener);
         let shared = shared.clone();
         let name = format!("accept {}", address.port());
-        let thread = thread::Builder::new().name(name).spawn(move || accept(&listener, &shared))?;
+        let thread = thread::Builder::new()
+            .name(name)
+            .spawn(move || accept(&listener, &shared))
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
         accepting.push((address, thread));
     }
 

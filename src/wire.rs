@@ -48,6 +48,8 @@ pub struct User {
     /// has made or answered the call: how many of those there can be is limited. False if it only
     /// rings here: those are limited for who makes them.
     pub partners: BTreeMap<String, bool>,
+    /// What the users file says of this user's token; `None` if the server has no such file.
+    pub token_hash: Option<[u8; 32]>,
 }
 
 enum Link {

@@ -5,11 +5,13 @@
 //! would see. Cameras are Chromium's moving test pictures. Nothing here looks into the page's
 //! modules, and one trial does without them.
 //!
-//! Without a Chromium the trials are reported as ignored; with `CI` set they fail instead.
+//! Without a Chromium the trials are reported as ignored; with `CI` set they fail instead. The same
+//! holds for the one that needs coturn, a TURN server.
 
 mod common;
 
 use std::io::{BufRead, BufReader};
+use std::net::{TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use common::{PATIENCE, Server, scratch};
+use common::{PATIENCE, Server, scratch, wait_until};
 use headless_chrome::protocol::cdp::{Page as PageDomain, Runtime};
 use headless_chrome::{Browser, Tab};
 use libtest_mimic::{Arguments, Trial};
@@ -62,6 +64,9 @@ const FLAGS: &[&str] = &[
 
 type Behaviour = fn(&Stage);
 
+/// The one trial that needs coturn.
+const RELAYED: &str = "a_call_goes_through_a_turn_server";
+
 fn main() {
     let mut arguments = Arguments::from_args();
     // Each call keeps a core busy with coding video: a few at a time, unless asked.
@@ -73,12 +78,19 @@ fn main() {
         eprintln!("browser: left out, as no Chromium was found: install it, or name it in $CHROME");
     }
     let ignored = chromium.is_none() && !required;
+    let no_turn = find(&["turnserver"]).is_none() && !required;
+    if no_turn && !arguments.list {
+        eprintln!("browser: no turnserver was found, so no call goes through it: install coturn");
+    }
     let stage = Arc::new(Stage { chromium, shared: Mutex::new(None) });
 
     let trials: &[(&str, Behaviour)] = &[
         ("two_people_hold_a_video_call", two_people_hold_a_video_call),
         ("a_killed_browser_is_noticed", a_killed_browser_is_noticed),
         ("a_link_calls_with_one_press", a_link_calls_with_one_press),
+        ("a_link_with_a_token_logs_in_by_itself", a_link_with_a_token_logs_in_by_itself),
+        ("the_page_asks_for_a_token_and_keeps_it_on_request", the_page_asks_for_a_token),
+        (RELAYED, a_call_goes_through_a_turn_server),
         ("a_second_caller_hears_busy", a_second_caller_hears_busy),
         ("declining_is_heard", declining_is_heard),
         ("a_caller_who_gives_up_stops_the_ringing", a_caller_who_gives_up_stops_the_ringing),
@@ -102,7 +114,7 @@ fn main() {
             behaviour(&stage);
             Ok(())
         };
-        Trial::test(name, run).with_ignored_flag(ignored)
+        Trial::test(name, run).with_ignored_flag(ignored || (no_turn && name == RELAYED))
     });
 
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
@@ -174,6 +186,104 @@ fn a_link_calls_with_one_press(stage: &Stage) {
 
     bob.eval("location.reload()");
     bob.waits_for("button('Go online and call älice & co') && field('Your name').value === 'bob'");
+}
+
+fn a_link_with_a_token_logs_in_by_itself(stage: &Stage) {
+    let users = Users::new("link");
+    let server = users.server();
+    let url = https(&server);
+    let (_, link) = users.add("zoë & co", &url);
+    let zoe = stage.open(&link);
+    zoe.waits_for_status("You are online as zoë & co");
+    assert_eq!(zoe.eval("location.href"), url.as_str());
+    assert_eq!(zoe.eval("history.length"), 2, "the blank page and this one");
+    assert_eq!(zoe.eval("Object.keys(localStorage).join()"), "name");
+    let token = "field('Your token')?.value";
+    zoe.press("Go offline");
+    zoe.waits_for("field('Your token')");
+
+    // And with whom to call: the one goes, the other stays.
+    let (_, link) = users.add("bob", &url);
+    let bob = stage.open(&format!("{link}&call=zo%C3%AB%20%26%20co"));
+    bob.waits_for_status("zoë & co is not there");
+    assert_eq!(bob.eval("decodeURIComponent(location.hash)"), "#call=zoë+&+co");
+    assert_eq!(bob.eval(token), Value::Null);
+
+    let mallory = stage.open(&format!("{url}#user=bob&token=wrong"));
+    mallory.waits_for_status("name and token do not belong together");
+    assert_eq!(mallory.eval("location.href"), url.as_str());
+}
+
+fn the_page_asks_for_a_token(stage: &Stage) {
+    let users = Users::new("asks");
+    let server = users.server();
+    let (token, _) = users.add("alice", &https(&server));
+    let alice = stage.open(&https(&server));
+    let stored = "localStorage.getItem('token')";
+    alice.waits_for("field('Your token')?.type === 'password'");
+    check(&alice);
+    alice.fill("Your name", "alice");
+    alice.fill("Your token", "wrong");
+    alice.press("Go online");
+    alice.waits_for_status("name and token do not belong together");
+    assert_eq!(alice.eval("field('Your token').value"), "");
+    alice.fill("Your token", &token);
+    alice.press("Go online");
+    alice.waits_for_status("You are online as alice");
+    assert_eq!(alice.eval(stored), Value::Null);
+
+    alice.press("Go offline");
+    alice.eval("field('Remember it on this device').click()");
+    alice.press("Go online");
+    alice.waits_for_status("You are online as alice");
+    assert_eq!(alice.eval(stored), token.as_str());
+    alice.eval("location.reload()");
+    alice.waits_for("field('Remember it on this device')?.checked");
+    alice.press("Go online");
+    alice.waits_for_status("You are online as alice");
+
+    // Removed meanwhile: the page hears of it when its line breaks, and forgets.
+    users.run(&["remove", "alice"]);
+    alice.eval("sockets.at(-1).close()");
+    alice.waits_for_status("name and token do not belong together");
+    assert_eq!(alice.eval(stored), Value::Null);
+}
+
+fn a_call_goes_through_a_turn_server(stage: &Stage) {
+    const WAYS: &str = "(async () => {
+        const stats = await connections.at(-1).getStats();
+        const used = [...stats.values()].find((report) => report.selectedCandidatePairId);
+        const pair = stats.get(used.selectedCandidatePairId);
+        return [pair.localCandidateId, pair.remoteCandidateId]
+            .map((id) => stats.get(id).candidateType).join();
+    })()";
+    let turn = Turn::start();
+    let users = Users::new("relay");
+    let server = Server::start_with(&[
+        "--users",
+        users.file.to_str().expect("a path"),
+        "--turn",
+        &turn.url,
+        "--turn-secret",
+        turn.secret.to_str().expect("a path"),
+    ]);
+    // A name with all that is not at home in a TURN user name.
+    let [alice, zoe] = ["alice", "zoë: \"1\\"].map(|name| {
+        let (_, link) = users.add(name, &https(&server));
+        let page = stage.open(&format!("{link}&relay"));
+        page.waits_for_status("You are online as");
+        page
+    });
+    connect_as(&zoe, &alice, "alice");
+    for page in [&alice, &zoe] {
+        assert_eq!(page.eval(WAYS), "relay,relay");
+    }
+
+    // With no such server there is no other way that a page would take.
+    drop(turn);
+    for page in [&alice, &zoe] {
+        page.waits_for("connections.at(-1).connectionState !== 'connected'");
+    }
 }
 
 fn a_second_caller_hears_busy(stage: &Stage) {
@@ -486,7 +596,8 @@ fn a_bare_script_connects_through_the_server(stage: &Stage) {
     alice.waits_for("globalThis.left?.fromUser === 'bob'");
 }
 
-fn everything_has_a_name_and_nothing_is_blocked(stage: &Stage) {
+/// Everything on the page can be named, touched, and seen without scrolling sideways.
+fn check(page: &Page) {
     const NAMELESS: &str = "
         [...document.querySelectorAll('button, input, video, section, a')].filter((element) => {
             const labels = [...(element.labels ?? [])].map((label) => label.textContent).join('');
@@ -497,16 +608,18 @@ fn everything_has_a_name_and_nothing_is_blocked(stage: &Stage) {
         }).map((element) => element.outerHTML).join()";
     const SMALL: &str = "
         [...document.querySelectorAll('button, input')]
-            .map((element) => [element.textContent || element.id, element.getBoundingClientRect()])
+            .map((element) => [element, element.closest('label') ?? element])
+            .map(([element, box]) => [element.textContent || element.id, box.getBoundingClientRect()])
             .filter(([, box]) => box.height > 0 && (box.height < 44 || box.width < 44))
             .map(([name]) => name).join()";
+    assert_eq!(page.eval(NAMELESS), "", "without an accessible name");
+    assert_eq!(page.eval(SMALL), "", "too small to touch");
+    assert_eq!(page.eval("document.documentElement.scrollWidth > innerWidth"), false);
+}
+
+fn everything_has_a_name_and_nothing_is_blocked(stage: &Stage) {
     let server = Server::start();
     let (alice, bob) = pair(stage, &https(&server));
-    let check = |page: &Page| {
-        assert_eq!(page.eval(NAMELESS), "", "without an accessible name");
-        assert_eq!(page.eval(SMALL), "", "too small to touch");
-        assert_eq!(page.eval("document.documentElement.scrollWidth > innerWidth"), false);
-    };
     check(&stage.open(&https(&server)));
     check(&alice);
     alice.call("bob");
@@ -526,6 +639,86 @@ fn everything_has_a_name_and_nothing_is_blocked(stage: &Stage) {
     }
 }
 
+/// A users file of a trial's own.
+struct Users {
+    file: PathBuf,
+}
+
+impl Users {
+    fn new(name: &str) -> Users {
+        let file = scratch(&format!("users-{name}")).join("users");
+        fs::write(&file, "").expect("a users file");
+        Users { file }
+    }
+
+    fn server(&self) -> Server {
+        Server::start_with(&["--users", self.file.to_str().expect("a path")])
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_signal-server"))
+            .arg("user")
+            .args(arguments)
+            .arg("--users")
+            .arg(&self.file)
+            .output()
+            .expect("the program runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// A new user's token, and the link to the page at `url`.
+    fn add(&self, name: &str, url: &str) -> (String, String) {
+        let said = self.run(&["add", name, "--url", url]);
+        let mut lines = said.lines().filter_map(|line| line.strip_prefix("  "));
+        let token = lines.next().expect("a token");
+        (token.to_string(), lines.next().expect("a link").to_string())
+    }
+}
+
+/// A real TURN server on the loopback, set up as the README says. Dropping it ends it.
+struct Turn {
+    process: Child,
+    secret: PathBuf,
+    url: String,
+}
+
+impl Turn {
+    fn start() -> Turn {
+        let folder = scratch("turn");
+        let free = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let address = free.local_addr().expect("its address");
+        drop(free);
+        let (secret, config) = (folder.join("secret"), folder.join("turnserver.conf"));
+        fs::write(&secret, "a shared secret\n").expect("a secret");
+        let lines = format!(
+            "use-auth-secret\nstatic-auth-secret=a shared secret\nrealm=call.example.org\n\
+             listening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nlistening-port={}\n\
+             allow-loopback-peers\nno-cli\nno-tls\nno-dtls\nlog-file=stdout\n\
+             pidfile={folder}/pid\nuserdb={folder}/db\n",
+            address.port(),
+            folder = folder.display(),
+        );
+        fs::write(&config, lines).expect("a configuration");
+        let process = Command::new("turnserver")
+            .arg("-c")
+            .arg(config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("coturn is installed");
+        wait_until("coturn listens", || TcpStream::connect(address).is_ok());
+        Turn { process, secret, url: format!("turn:{address}") }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 // --- what people do and see -----------------------------------------------------------------
 
 fn https(server: &Server) -> String {
@@ -542,7 +735,11 @@ fn pair(stage: &Stage, url: &str) -> (Page, Page) {
 
 /// Alice calls Bob, and he answers.
 fn connect(alice: &Page, bob: &Page) {
-    alice.call("bob");
+    connect_as(alice, bob, "bob");
+}
+
+fn connect_as(alice: &Page, bob: &Page, callee: &str) {
+    alice.call(callee);
     bob.press("Answer");
     for page in [alice, bob] {
         page.sees_moving_pictures();
@@ -825,8 +1022,13 @@ fn find_chromium() -> Option<PathBuf> {
     if let Some(path) = env::var_os("CHROME") {
         return Some(path.into());
     }
+    find(&["chromium", "google-chrome", "chromium-browser", "google-chrome-stable"])
+}
+
+/// The first of these programs that is installed.
+fn find(names: &[&str]) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    ["chromium", "google-chrome", "chromium-browser", "google-chrome-stable"]
+    names
         .iter()
         .flat_map(|name| env::split_paths(&path).map(move |folder| folder.join(name)))
         .find(|file| file.is_file())

@@ -272,7 +272,8 @@ fn config_json_names_the_ice_servers_and_the_tls_port(link: Link) {
     std::fs::write(&file, servers.to_string()).unwrap();
     let server = Server::start_with(&["--ice-servers", file.to_str().unwrap()]);
     let config: Value = serde_json::from_str(body(&get(&server, link, "/config.json"))).unwrap();
-    assert_eq!(config, json!({"iceServers": servers, "tlsPort": server.tls_port()}));
+    let tls_port = server.tls_port();
+    assert_eq!(config, json!({"iceServers": servers, "tlsPort": tls_port, "tokens": false}));
 
     let server = Server::start();
     let config: Value = serde_json::from_str(body(&get(&server, link, "/config.json"))).unwrap();

@@ -31,7 +31,7 @@ export class Call {
   /** The connection is there but nothing comes through just now. */
   interrupted = false;
 
-  #me; #iceServers; #send; #onChange; // as given to the constructor
+  #me; #configuration; #send; #onChange; // as given to the constructor
   #pc = null;
   #ready;
   #tasks = new Promise((resolve) => { this.#ready = resolve; });
@@ -43,13 +43,13 @@ export class Call {
   #limitTimer; #retryTimer; #watchTimer;
 
   /**
-   * `iceServers` may be a promise. `send(signalType, fields)` sends to this peer, and returns
+   * `configuration` is the RTCPeerConnection's, and may be a promise. `send(signalType, fields)` sends to this peer, and returns
    * whether there was a line to send on.
    */
-  constructor({ me, peer, iceServers, send, onChange }) {
+  constructor({ me, peer, configuration, send, onChange }) {
     this.peer = peer;
     this.#me = me;
-    this.#iceServers = iceServers;
+    this.#configuration = configuration;
     this.#send = send;
     this.#onChange = onChange;
   }
@@ -159,7 +159,7 @@ export class Call {
   async #open() {
     try {
       this.localStream = await openMedia();
-      this.#iceServers = await this.#iceServers;
+      this.#configuration = await this.#configuration;
       if (this.state === 'ended') return this.#release();
       this.#connect();
     } catch (error) {
@@ -173,7 +173,7 @@ export class Call {
 
   #connect() {
     this.#pc?.close();
-    const pc = new RTCPeerConnection({ iceServers: this.#iceServers });
+    const pc = new RTCPeerConnection(this.#configuration);
     this.#pc = pc;
     for (const track of this.localStream.getTracks()) pc.addTrack(track, this.localStream);
     pc.ontrack = ({ track }) => this.remoteStream.addTrack(track);

@@ -11,12 +11,13 @@ import { Signaling } from './signaling.js';
 
 const page = Object.fromEntries([...document.querySelectorAll('[id]')].map((e) => [e.id, e]));
 const NAME_KEY = 'name';
+const TOKEN_KEY = 'token';
 const TITLE = document.title;
 
 const REFUSALS = {
   'name-taken': 'This name is taken. Choose another.',
   'invalid-name': 'This is not a valid name: 1 to 128 bytes, without control characters.',
-  unauthorized: 'The server does not let you in: unauthorized.',
+  unauthorized: 'The server does not let you in: name and token do not belong together.',
 };
 
 const ENDINGS = {
@@ -39,7 +40,7 @@ const ENDINGS = {
   'own-decline': (peer) => `You declined the call from ${peer}.`,
 };
 
-const NO_CONFIG = { iceServers: [], tlsPort: null };
+const NO_CONFIG = { iceServers: [], tlsPort: null, tokens: false };
 const config = fetch('config.json').then((answer) => answer.json()).catch(() => NO_CONFIG);
 const signaling = new Signaling(socketUrl(), {
   online: onOnline,
@@ -49,19 +50,23 @@ const signaling = new Signaling(socketUrl(), {
 });
 
 let me = null; // our name, once the server has granted it
+let turnServers = []; // what the server lets only its users use
 let call = null;
 let toCall = null; // whom to call as soon as we are online
 const unsentLeaves = new Set(); // whom we hung up on while there was no line
 
-page.name.value = recall();
+page.name.value = recall(NAME_KEY);
+page.token.value = recall(TOKEN_KEY);
+page.keepToken.checked = page.token.value !== '';
+config.then(({ tokens }) => {
+  page.access.hidden = !tokens;
+  page.token.required = tokens;
+});
+page.name.focus();
 followLink();
 if (!navigator.mediaDevices) sayInsecure();
-page.name.focus();
 
-listen(page.login, 'submit', () => {
-  say('Going online…');
-  signaling.goOnline(nameIn(page.name));
-});
+listen(page.login, 'submit', goOnline);
 listen(page.dial, 'submit', () => dial(nameIn(page.callee)));
 listen(page.copyLink, 'click', copyLink);
 listen(page.goOffline, 'click', goOffline);
@@ -75,9 +80,16 @@ addEventListener('hashchange', followLink);
 
 // --- the line to the server -----------------------------------------------------------------
 
-function onOnline(name) {
+function goOnline() {
+  say('Going online…');
+  signaling.goOnline(nameIn(page.name), page.token.value.trim());
+}
+
+function onOnline(name, iceServers) {
   me = name;
-  remember(me);
+  turnServers = iceServers;
+  remember(NAME_KEY, me);
+  remember(TOKEN_KEY, page.keepToken.checked ? page.token.value.trim() : '');
   page.link.value = new URL(`#call=${encodeURIComponent(me)}`, new URL('.', location.href)).href;
   for (const peer of unsentLeaves) signaling.send('leave', peer, { reason: 'hangup' });
   unsentLeaves.clear();
@@ -91,10 +103,10 @@ function onOnline(name) {
   }
 }
 
-function onLost(limitBroken) {
+function onLost(reason) {
   const fate = call && (call.state === 'connected' ? 'The call goes on.' : 'The call is over.');
   call?.lineIsLost();
-  const why = limitBroken ? 'Too many messages: the server closed the connection.'
+  const why = reason ? `The server closed the connection: ${reason}.`
     : me === null ? 'The server cannot be reached.'
     : 'The connection to the server was lost.';
   say(`${why} ${fate ?? ''} Trying again…`);
@@ -102,6 +114,10 @@ function onLost(limitBroken) {
 
 function onRefused(reason) {
   goOffline();
+  if (reason === 'unauthorized') {
+    page.token.value = '';
+    remember(TOKEN_KEY, '');
+  }
   say(REFUSALS[reason] ?? 'The server refused the login.');
 }
 
@@ -158,8 +174,12 @@ function newCall(peer) {
     if (!sent && signalType === 'leave') unsentLeaves.add(peer);
     return sent;
   };
-  const iceServers = config.then((settings) => settings.iceServers);
-  return new Call({ me, peer, iceServers, send, onChange });
+  const configuration = config.then(({ iceServers }) => ({
+    iceServers: [...iceServers, ...turnServers],
+    // For whoever wants to see that the TURN server works: no other way is taken.
+    iceTransportPolicy: linkFields().has('relay') ? 'relay' : 'all',
+  }));
+  return new Call({ me, peer, configuration, send, onChange });
 }
 
 function onChange(changed) {
@@ -235,14 +255,34 @@ function setStream(video, stream) {
   if (video.srcObject !== stream) video.srcObject = stream;
 }
 
-/** A link to the page may name the person to call: then one press does both. */
+/**
+ * A link to the page may name the person to call: then one press does both. It may also say who we
+ * are and prove it: then no press is needed, and the proof must not stay where others can see it.
+ */
 function followLink() {
-  const peer = new URLSearchParams(location.hash.slice(1)).get('call');
-  if (!peer) return;
-  page.callee.value = peer;
+  const link = linkFields();
+  const [user, token, peer] = ['user', 'token', 'call'].map((key) => link.get(key));
+  if (token) {
+    link.delete('user');
+    link.delete('token');
+    const rest = link.size ? `#${link}` : '';
+    history.replaceState(null, '', location.pathname + location.search + rest);
+  }
+  if (peer) page.callee.value = peer;
   if (me !== null) return;
-  toCall = peer;
-  page.goOnline.textContent = `Go online and call ${peer}`;
+  if (peer) {
+    toCall = peer;
+    page.goOnline.textContent = `Go online and call ${peer}`;
+  }
+  if (user && token) {
+    page.name.value = user;
+    page.token.value = token;
+    goOnline();
+  }
+}
+
+function linkFields() {
+  return new URLSearchParams(location.hash.slice(1));
 }
 
 /** The same words again would only be read out again. */
@@ -292,15 +332,16 @@ function socketUrl() {
   return url.href;
 }
 
-function remember(name) {
+function remember(key, value) {
   try {
-    localStorage.setItem(NAME_KEY, name);
-  } catch { /* a browser may forbid it; then the name is typed again */ }
+    if (value === '') localStorage.removeItem(key);
+    else localStorage.setItem(key, value);
+  } catch { /* a browser may forbid it; then it is typed again */ }
 }
 
-function recall() {
+function recall(key) {
   try {
-    return localStorage.getItem(NAME_KEY) ?? '';
+    return localStorage.getItem(key) ?? '';
   } catch {
     return '';
   }

@@ -15,6 +15,9 @@ const ANSWER_LIMIT_MS = 10_000;
 // After a reconnect, the server may still take our own old connection for a living one.
 const NAME_TRIES = 6;
 
+// Half of what the TURN credentials in a login reply are good for.
+const RENEW_MS = 6 * 60 * 60 * 1000;
+
 const POLICY_VIOLATION = 1008;
 
 const MSG_TYPES = { offer: 'sdp', answer: 'sdp', candidate: 'candidate' };
@@ -23,6 +26,7 @@ export class Signaling {
   #url;
   #on;
   #name = null;
+  #token = '';
   #socket = null;
   #online = false;
   #pause = FIRST_PAUSE_MS;
@@ -31,9 +35,10 @@ export class Signaling {
   #retryTimer;
 
   /**
-   * `on` holds four functions: `online(name)` after every login, `lost(limitBroken)` whenever the
-   * line goes away (a new attempt is then under way), `refused(reason)` when the server does not
-   * want this login (no new attempt), and `message(object)` for everything else.
+   * `on` holds four functions: `online(name, iceServers)` after every login, `lost(reason)` whenever the
+   * line goes away (a new attempt is then under way; the reason is '' unless the server sent us
+   * away), `refused(reason)` when the server does not want this login (no new attempt), and
+   * `message(object)` for everything else.
    */
   constructor(url, on) {
     this.#url = url;
@@ -46,9 +51,10 @@ export class Signaling {
     return this.#online;
   }
 
-  goOnline(name) {
+  goOnline(name, token) {
     this.goOffline();
     this.#name = name;
+    this.#token = token;
     this.#connect();
   }
 
@@ -78,7 +84,7 @@ export class Signaling {
     this.#socket = socket;
     socket.onopen = () => this.#login();
     socket.onmessage = (event) => this.#received(event.data);
-    socket.onclose = (event) => this.#lost(event.code);
+    socket.onclose = ({ code, reason }) => this.#lost(code === POLICY_VIOLATION ? reason : '');
     this.#expectAnswer();
   }
 
@@ -94,13 +100,13 @@ export class Signaling {
   }
 
   #login() {
-    this.#write('login', '', {});
+    this.#write('login', '', this.#token ? { token: this.#token } : {});
     this.#expectAnswer();
   }
 
   #expectAnswer() {
     clearTimeout(this.#answerTimer);
-    this.#answerTimer = setTimeout(() => this.#lost(), ANSWER_LIMIT_MS);
+    this.#answerTimer = setTimeout(() => this.#lost(''), ANSWER_LIMIT_MS);
   }
 
   #received(text) {
@@ -114,13 +120,14 @@ export class Signaling {
     else if (message !== null) this.#on.message(message);
   }
 
-  #loginAnswered({ success, reason }) {
+  #loginAnswered({ success, reason, iceServers }) {
     clearTimeout(this.#answerTimer);
     if (success === '1') {
       this.#online = true;
       this.#pause = FIRST_PAUSE_MS;
       this.#nameTries = NAME_TRIES;
-      this.#on.online(this.#name);
+      if (iceServers) this.#retryTimer = setTimeout(() => this.#connect(), RENEW_MS);
+      this.#on.online(this.#name, iceServers ?? []);
     } else if (reason === 'name-taken' && this.#nameTries > 0) {
       this.#nameTries -= 1;
       this.#retryTimer = setTimeout(() => this.#login(), this.#nextPause());
@@ -130,10 +137,10 @@ export class Signaling {
     }
   }
 
-  #lost(code) {
+  #lost(reason) {
     this.#drop();
     this.#retryTimer = setTimeout(() => this.#connect(), this.#nextPause());
-    this.#on.lost(code === POLICY_VIOLATION);
+    this.#on.lost(reason);
   }
 
   /** Half of the pause is left to chance, so that after a restart not everybody knocks at once. */

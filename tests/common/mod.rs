@@ -317,6 +317,10 @@ pub struct Local {
 
 impl Local {
     pub fn start(timeouts: Timeouts) -> Local {
+        Local::start_with(timeouts, &[])
+    }
+
+    pub fn start_with(timeouts: Timeouts, options: &[&str]) -> Local {
         let arguments = [
             "--max-rate",
             "0",
@@ -329,7 +333,8 @@ impl Local {
             "--key",
             CERTIFICATE.key.to_str().unwrap(),
         ];
-        let command = config::Command::parse(arguments.map(Into::into), |_| None);
+        let arguments = arguments.iter().chain(options).map(Into::into);
+        let command = config::Command::parse(arguments, |_| None);
         let Ok(config::Command::Run(config)) = command else { panic!("{command:?}") };
         let listeners = server::bind(&config).unwrap();
         let door = Door { plain: listeners[0].address(), tls: listeners[1].address() };

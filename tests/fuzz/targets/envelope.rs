@@ -2,7 +2,8 @@
 //!
 //! - The envelope's fields are those that a JSON parser finds.
 //! - A reply is JSON, and at most [`MAX_REPLY_OVERHEAD`] longer than the message.
-//! - A login reply has the request's own fields, each as it was written, but for the server's two.
+//! - A login reply has the request's own fields, each as it was written, but for the server's own
+//!   and the token.
 //! - An error reply names the message's `signalType` and `toUser`.
 #![no_main]
 
@@ -44,17 +45,24 @@ fuzz_target!(|text: &str| {
         }
     }
 
-    for outcome in [Ok(()), Err(LoginRefusal::NameTaken), Err(LoginRefusal::InvalidName)] {
-        let reply = protocol::login_reply(text, outcome);
+    let _ = protocol::login_token(text);
+    let turn = "[1]";
+    use LoginRefusal::{InvalidName, NameTaken, Unauthorized};
+    for outcome in [Ok(None), Ok(Some(turn)), Err(NameTaken), Err(InvalidName), Err(Unauthorized)] {
+        let reply =
+            protocol::login_reply(text, outcome.map(|ice_servers| ice_servers.map(str::to_string)));
         assert!(reply.len() <= text.len() + MAX_REPLY_OVERHEAD);
         let mut reply: BTreeMap<String, &RawValue> = serde_json::from_str(&reply).unwrap();
         let mut request: BTreeMap<String, &RawValue> = serde_json::from_str(text).unwrap();
-        request.remove("success");
-        request.remove("reason");
+        for field in ["success", "reason", "token", "iceServers"] {
+            request.remove(field);
+        }
         let success = reply.remove("success").unwrap().get();
         let reason = reply.remove("reason").map(RawValue::get);
+        let ice_servers = reply.remove("iceServers").map(RawValue::get);
+        assert_eq!(ice_servers, outcome.ok().flatten());
         match outcome {
-            Ok(()) => assert_eq!((success, reason), ("\"1\"", None)),
+            Ok(_) => assert_eq!((success, reason), ("\"1\"", None)),
             Err(refusal) => {
                 let expected = format!("\"{}\"", refusal.reason());
                 assert_eq!((success, reason), ("\"0\"", Some(expected.as_str())));

@@ -64,7 +64,7 @@ fn exchange(setup: u8, request: &[u8], portion: usize) -> Option<u16> {
     let proxy = if setup & 2 == 0 { "127.0.0.0/8" } else { "::/0" };
     let origin = if setup & 4 == 0 { vec![] } else { vec!["https://example.org".to_string()] };
     let site = Site {
-        settings: http::settings("[]", None),
+        settings: http::settings("[]", None, false),
         allow_origin: origin,
         trust_proxy: vec![proxy.parse().unwrap()],
         proxy_hinted: AtomicBool::new(false),

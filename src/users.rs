@@ -1,0 +1,401 @@
+//! Who may log in: the users file, and the `user` commands that change it.
+//!
+//! Each line is a name, a colon, and the SHA-256 of the user's token as 64 hex digits; `#` starts a
+//! comment line. A token is random and long, so that its plain hash gives nothing away. Whoever
+//! edits the file need not restart the server. Nothing here keeps, logs or shows a token, but for
+//! the one time that `user add` prints it.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
+use log::{info, warn};
+use parking_lot::{Mutex, MutexGuard};
+use sha2::{Digest, Sha256};
+
+use crate::config::{UserAction, UserCommand};
+use crate::limits::{
+    LOGIN_ADDRESSES, LOGIN_PAUSE, LOGIN_TRIES, LOGIN_WINDOW, TOKEN_BYTES, USERS_FILE_PATIENCE,
+    block_of,
+};
+use crate::protocol::{is_valid_name, percent_encode};
+
+type Hash = [u8; 32];
+
+/// The users who may log in, as the file has them.
+pub struct Users {
+    path: PathBuf,
+    list: Mutex<List>,
+}
+
+struct List {
+    hashes: HashMap<String, Hash>,
+    /// Which version of the file that is.
+    stamp: Option<Stamp>,
+    /// What is wrong with the present version, if that could not be taken in.
+    problem: Option<String>,
+    /// The first wrong login of an address within [`LOGIN_WINDOW`], and how many there were since.
+    wrong: HashMap<IpAddr, (Instant, u32)>,
+}
+
+impl Users {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// A sentence for the operator: it can't be read, or one of its lines can't.
+    pub fn open(path: &Path) -> Result<Users, String> {
+        let stamp = stamp_of(path);
+        let hashes = read(path)?;
+        let list = List { hashes, stamp, problem: None, wrong: HashMap::new() };
+        Ok(Users { path: path.into(), list: Mutex::new(list) })
+    }
+
+    /// The hash of the user's token, if this is the token of a user called `name`. Waits for
+    /// [`LOGIN_PAUSE`] if too many logins from this address were wrong.
+    pub fn admit(&self, address: IpAddr, name: &str, token: &str) -> Option<Hash> {
+        let block = block_of(address);
+        if self.list.lock().must_wait(block, Instant::now()) {
+            thread::sleep(LOGIN_PAUSE);
+        }
+        let given: Hash = Sha256::digest(token).into();
+        // The same work for a name that is not there: no token has a hash of zeros.
+        let known = self.token_hash(name).unwrap_or_default();
+        if is_equal(&given, &known) {
+            return Some(known);
+        }
+        self.list.lock().note_wrong(block, Instant::now());
+        None
+    }
+
+    /// The hash of this user's token, if there is such a user.
+    pub fn token_hash(&self, name: &str) -> Option<Hash> {
+        self.up_to_date().hashes.get(name).copied()
+    }
+
+    /// The list after another look at the file. One that can't be read leaves the list as it was.
+    fn up_to_date(&self) -> MutexGuard<'_, List> {
+        let mut list = self.list.lock();
+        let stamp = stamp_of(&self.path);
+        if stamp != list.stamp {
+            match read(&self.path) {
+                Ok(hashes) => {
+                    (list.hashes, list.stamp, list.problem) = (hashes, stamp, None);
+                }
+                Err(problem) if list.problem.as_ref() == Some(&problem) => {}
+                Err(problem) => {
+                    warn!("{problem}; until that is mended, the users stay as they were");
+                    list.problem = Some(problem);
+                }
+            }
+        }
+        list
+    }
+}
+
+impl List {
+    fn must_wait(&mut self, block: IpAddr, now: Instant) -> bool {
+        self.wrong.retain(|_, (first, _)| now.duration_since(*first) < LOGIN_WINDOW);
+        match self.wrong.get(&block) {
+            Some((_, count)) => *count >= LOGIN_TRIES,
+            None => self.wrong.len() >= LOGIN_ADDRESSES,
+        }
+    }
+
+    fn note_wrong(&mut self, block: IpAddr, now: Instant) {
+        if self.wrong.len() < LOGIN_ADDRESSES || self.wrong.contains_key(&block) {
+            let (_, count) = self.wrong.entry(block).or_insert((now, 0));
+            *count = count.saturating_add(1);
+        }
+    }
+}
+
+/// Does what a `user` command asks for, and returns what it prints.
+///
+/// # Errors
+/// A sentence for the operator: the file can't be read or written, the name is no name, or it is
+/// there already, or it is not there.
+pub fn carry_out(UserCommand { file, action }: &UserCommand) -> Result<String, String> {
+    match action {
+        UserAction::List => {
+            let mut names: Vec<_> = read(file)?.into_keys().map(|name| name + "\n").collect();
+            names.sort();
+            Ok(names.concat())
+        }
+        UserAction::Remove(name) => {
+            change(file, name, None)?;
+            Ok(format!("Removed {name}, who will be offline within a minute.\n"))
+        }
+        UserAction::Add { name, url } => {
+            let mut bytes = [0; TOKEN_BYTES];
+            getrandom::fill(&mut bytes).map_err(|error| format!("no random bytes: {error}"))?;
+            let token = BASE64URL_NOPAD.encode(&bytes);
+            let hash = HEXLOWER.encode(&Sha256::digest(&token));
+            change(file, name, Some(&format!("{name}:{hash}")))?;
+            Ok(format!(
+                "{name}'s token, which is kept nowhere and can't be shown again:\n\n  {token}\n\n\
+                 This link logs in by itself; whoever has it is {name}:\n\n  \
+                 {url}#user={}&token={token}\n",
+                percent_encode(name)
+            ))
+        }
+    }
+}
+
+/// Adds `line` to the file, or without one removes the user's. The file is replaced by a finished
+/// one, under a name that only one process can create: so no reader sees half of it, and no two
+/// changes undo each other.
+fn change(path: &Path, name: &str, line: Option<&str>) -> Result<(), String> {
+    // What a link points to is replaced, not the link.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.into());
+    let mut draft_path = path.clone().into_os_string();
+    draft_path.push(".new");
+    let draft_path = Path::new(&draft_path);
+    let draft = create(draft_path)?;
+    let changed = changed_text(path, name, line).and_then(|text| {
+        write(draft, path, &text)
+            .and_then(|()| fs::rename(draft_path, path))
+            .map_err(|error| format!("cannot write the users file {}: {error}", path.display()))
+    });
+    if changed.is_err() {
+        // If that fails too, the next change will say so.
+        let _ = fs::remove_file(draft_path);
+    }
+    changed
+}
+
+/// Creates a file for its owner's eyes only, when no other process has it any more.
+fn create(path: &Path) -> Result<File, String> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let deadline = Instant::now() + USERS_FILE_PATIENCE;
+    loop {
+        match options.open(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if Instant::now() >= deadline {
+                    return Err(format!(
+                        "{} is in the way: another `user` command is at work, or was interrupted; \
+                         if there is none, remove that file",
+                        path.display()
+                    ));
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+            opened => {
+                return opened
+                    .map_err(|error| format!("cannot create {}: {error}", path.display()));
+            }
+        }
+    }
+}
+
+fn changed_text(path: &Path, name: &str, line: Option<&str>) -> Result<String, String> {
+    if !is_valid_name(name) || name.starts_with('#') {
+        return Err(format!(
+            "{name:?} can't be a user's name: 1 to 128 bytes, no control characters, no # in front"
+        ));
+    }
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && line.is_some() => String::new(),
+        text => text.map_err(|error| unreadable(path, &error))?,
+    };
+    let known = parse(&text).map_err(|problem| unreadable(path, &problem))?.contains_key(name);
+    match (known, line) {
+        (true, Some(_)) => Err(format!(
+            "{name:?} is in {} already; for a new token, remove the user first",
+            path.display()
+        )),
+        (false, None) => Err(format!("{name:?} is not in {}", path.display())),
+        _ => {
+            let others = text.lines().filter(|line| user_of(line).ok().flatten() != Some(name));
+            Ok(others.chain(line).flat_map(|line| [line, "\n"]).collect())
+        }
+    }
+}
+
+/// Writes all of `draft`, which belongs to the owner of `path` as soon as there is one: root's
+/// changes must not take the file away from the server.
+fn write(mut draft: File, path: &Path, text: &str) -> std::io::Result<()> {
+    #[cfg(unix)]
+    if let Ok(present) = fs::metadata(path) {
+        let owner = std::os::unix::fs::MetadataExt::uid(&present);
+        std::os::unix::fs::fchown(&draft, Some(owner), None)?;
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+    draft.write_all(text.as_bytes())?;
+    draft.sync_all()
+}
+
+fn read(path: &Path) -> Result<HashMap<String, Hash>, String> {
+    let text = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+    let hashes = parse(&text).map_err(|problem| unreadable(path, &problem))?;
+    info!("{} users may log in, says {}", hashes.len(), path.display());
+    Ok(hashes)
+}
+
+fn unreadable(path: &Path, problem: &dyn std::fmt::Display) -> String {
+    format!("cannot read the users file {}: {problem}", path.display())
+}
+
+/// All users. What is in a broken line is not shown: it may be a token.
+fn parse(text: &str) -> Result<HashMap<String, Hash>, String> {
+    let mut hashes = HashMap::new();
+    for (index, line) in text.lines().enumerate() {
+        let wrong = |problem| format!("line {} {problem}", index + 1);
+        let Some(name) = user_of(line).map_err(wrong)? else {
+            continue;
+        };
+        let digits = line.get(name.len() + 1..).unwrap_or_default().trim_end();
+        let hash = HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok();
+        let hash = hash.and_then(|hash| Hash::try_from(hash).ok());
+        let hash = hash.ok_or_else(|| wrong("does not end in the 64 hex digits of a SHA-256"))?;
+        if hashes.insert(name.to_string(), hash).is_some() {
+            return Err(wrong("has a name that was there before"));
+        }
+    }
+    Ok(hashes)
+}
+
+/// The name in a line, if it is not a comment or empty. A name may have colons.
+fn user_of(line: &str) -> Result<Option<&str>, &'static str> {
+    if line.trim().is_empty() || line.starts_with('#') {
+        return Ok(None);
+    }
+    match line.rsplit_once(':') {
+        Some((name, _)) if is_valid_name(name) => Ok(Some(name)),
+        Some(_) => Err("has no name that one can log in with before its last colon"),
+        None => Err("is not a name, a colon and the SHA-256 of a token"),
+    }
+}
+
+/// What tells one version of a file from another: on Unix its inode, which a file that was put in
+/// its place does not share, and the time of its last change of content or permissions.
+#[cfg(unix)]
+type Stamp = (u64, i64, i64);
+#[cfg(not(unix))]
+type Stamp = (u64, Option<std::time::SystemTime>);
+
+fn stamp_of(path: &Path) -> Option<Stamp> {
+    let file = fs::metadata(path).ok()?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        Some((file.ino(), file.ctime(), file.ctime_nsec()))
+    }
+    #[cfg(not(unix))]
+    Some((file.len(), file.modified().ok()))
+}
+
+/// Compares all bytes, wherever the first difference is.
+fn is_equal(a: &Hash, b: &Hash) -> bool {
+    a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"; // "test"
+
+    /// As from a file with this text. There is none, and so no new version of it.
+    fn users(text: &str) -> Users {
+        let hashes = parse(text).unwrap();
+        let list = List { hashes, stamp: None, problem: None, wrong: HashMap::new() };
+        Users { path: "/nowhere/users".into(), list: Mutex::new(list) }
+    }
+
+    #[test]
+    fn a_users_file_is_names_and_hashes_and_comments() {
+        let text = format!("# us\n\nalice:{HASH}\r\n a:b :{}\n", HASH.to_uppercase());
+        let hashes = parse(&text).unwrap();
+        assert_eq!(hashes.len(), 2);
+        assert_eq!(hashes["alice"], hashes[" a:b "]);
+        assert_eq!(hashes["alice"], *Sha256::digest("test"));
+        assert_eq!(parse("").unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_broken_line_is_named_and_not_shown() {
+        for (line, word) in [
+            ("SECRET", "is not a name, a colon"),
+            ("SECRET:SECRET", "64 hex digits"),
+            (&format!("SECRET:{HASH}0"), "64 hex digits"),
+            (&format!("SECRET: {HASH}"), "64 hex digits"),
+            (&format!(":{HASH}"), "no name"),
+            (&format!("SECRET\t:{HASH}"), "no name"),
+            (&format!("alice:{HASH}"), "was there before"),
+        ] {
+            let problem = parse(&format!("alice:{HASH}\n{line}\n")).unwrap_err();
+            assert!(problem.starts_with("line 2 ") && problem.contains(word), "{problem}");
+            assert!(!problem.contains("SECRET"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn only_the_right_token_of_a_known_name_is_admitted() {
+        let users = users(&format!("alice:{HASH}\nbob:{}", "0".repeat(64)));
+        let admitted = |ip: [u8; 4], name, token| users.admit(ip.into(), name, token).is_some();
+        assert!(admitted([192, 0, 2, 1], "alice", "test"));
+        for (last, name, token) in [
+            (2, "alice", ""),
+            (3, "alice", "Test"),
+            (4, "carol", "test"),
+            (5, "bob", ""),
+            (6, "", ""),
+        ] {
+            assert!(!admitted([192, 0, 2, last], name, token), "{name} {token}");
+        }
+    }
+
+    #[test]
+    fn five_wrong_logins_in_a_minute_make_an_address_wait() {
+        let users = users("");
+        let (now, mut list) = (Instant::now(), users.list.lock());
+        let block = |ip: &str| block_of(ip.parse().unwrap());
+        for _ in 0..LOGIN_TRIES {
+            assert!(!list.must_wait(block("2001:db8::1"), now));
+            list.note_wrong(block("2001:db8::1"), now);
+        }
+        assert!(list.must_wait(block("2001:db8::2"), now));
+        assert!(!list.must_wait(block("2001:db8:0:1::1"), now));
+        assert!(!list.must_wait(block("2001:db8::1"), now + LOGIN_WINDOW));
+        assert!(list.wrong.is_empty());
+    }
+
+    #[test]
+    fn addresses_with_wrong_logins_have_a_bound() {
+        let users = users("");
+        let (now, mut list) = (Instant::now(), users.list.lock());
+        for number in 0..10_000_u32 {
+            list.note_wrong(std::net::Ipv4Addr::from_bits(number).into(), now);
+        }
+        assert_eq!(list.wrong.len(), LOGIN_ADDRESSES);
+        let stranger = [192, 0, 2, 1].into();
+        assert!(list.must_wait(stranger, now));
+        assert!(!list.must_wait(stranger, now + LOGIN_WINDOW));
+    }
+
+    #[test]
+    fn changes_keep_comments_and_order() {
+        let path = std::env::temp_dir().join(format!("users-{}", std::process::id()));
+        fs::write(&path, format!("# us\nalice:{HASH}\n\nbob:{HASH}")).unwrap();
+        change(&path, "alice", None).unwrap();
+        change(&path, "al:ice", Some(&format!("al:ice:{HASH}"))).unwrap();
+        let wanted = format!("# us\n\nbob:{HASH}\nal:ice:{HASH}\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), wanted);
+        for name in ["", "#alice", "a\n", "bob"] {
+            assert!(change(&path, name, Some("x")).is_err(), "{name:?}");
+        }
+        assert!(change(&path, "alice", None).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), wanted);
+        change(&path, "bob", None).unwrap(); // and nothing stands in the way of it
+        fs::remove_file(path).unwrap();
+    }
+}
