@@ -37,6 +37,7 @@ Options:
   --ice-servers FILE   STUN and TURN servers for the call page: a JSON array as
                        RTCPeerConnection takes it [default: none, enough for a LAN]
   --log LEVEL          off, error, warn, info, debug or trace [default: info]
+  --check              read all of this as a start would, say what was found, and end
 
 Limits; 0 is none:
   --max-connections N  connections at once [default: 1024]
@@ -65,6 +66,8 @@ so on. There, --allow-origin and --trust-proxy take several values with commas.
 pub enum Command {
     /// Serve.
     Run(Config),
+    /// Say whether that would work.
+    Check(Config),
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -174,6 +177,7 @@ impl Command {
         let mut allow_origin = Vec::new();
         let mut trust_proxy = Vec::new();
         let mut print_limits = false;
+        let mut check = false;
 
         let mut parser = lexopt::Parser::from_args(arguments);
         while let Some(argument) = parser.next().map_err(usage)? {
@@ -181,6 +185,10 @@ impl Command {
             let (name, option) = match argument {
                 Long("print-limits") => {
                     print_limits = true;
+                    continue;
+                }
+                Long("check") => {
+                    check = true;
                     continue;
                 }
                 Long("allow-origin") => {
@@ -256,7 +264,7 @@ impl Command {
                 "--listen and --tls-listen are both off: there is nothing to do".into(),
             ));
         }
-        Ok(Command::Run(config))
+        Ok(if check { Command::Check(config) } else { Command::Run(config) })
     }
 }
 

@@ -21,10 +21,10 @@
 //!
 //! # The locks
 //!
-//! There are three kinds: the registry's map, the table of open connections, and one for each
-//! client. No thread ever holds two. None does I/O under the first two. Under a client's lock there
-//! is only I/O with that client, none of it waits for the client to *say* something, and it waits
-//! for the client to *take* something for at most one write timeout.
+//! There are four kinds: the registry's map, the table of open connections, the certificate in use,
+//! and one for each client. No thread ever holds two. None does I/O under the first three. Under a
+//! client's lock there is only I/O with that client, none of it waits for the client to *say*
+//! something, and it waits for the client to *take* something for at most one write timeout.
 //!
 //! # Reading order
 //!

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let command = Command::parse(std::env::args_os().skip(1), |name| std::env::var_os(name));
     match command {
         Ok(Command::Run(config)) => run(&config),
+        Ok(Command::Check(config)) => check(&config),
         Ok(Command::Help) => print(HELP),
         Ok(Command::PrintLimits(config)) => print(&config.limits.report(&Timeouts::default())),
         Ok(Command::Version) => print(concat!("signal-server ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -38,6 +39,17 @@ fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn check(config: &Config) -> ExitCode {
+    start_log(config.log);
+    match server::check(config) {
+        Ok(report) => print(&report),
+        Err(problem) => {
+            eprintln!("signal-server: {problem}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -14,8 +14,8 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
-use native_tls::TlsAcceptor;
+use log::{Level, info, log, warn};
+use serde::de::IgnoredAny;
 use socket2::{Domain, Socket, Type};
 
 use crate::client::{self, Shared};
@@ -26,13 +26,13 @@ use crate::limits::{
     SOCKET_BUFFER, Slots, Timeouts,
 };
 use crate::registry::Registry;
-use crate::tls;
+use crate::tls::Certificate;
 
 /// A bound port, plain or with TLS.
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Certificate>>,
 }
 
 impl Listener {
@@ -47,31 +47,73 @@ impl Listener {
 /// # Errors
 /// A sentence for the operator: the certificate is not usable, or a port can't be had.
 pub fn bind(config: &Config) -> Result<Vec<Listener>, String> {
+    let secure = certificate(config)?;
     let mut listeners = Vec::new();
     if config.listen != Listen::Off {
         listeners.push(bind_one(config.listen, None)?);
     }
-    let secure = match &config.tls {
-        Tls::Off => None,
-        Tls::IfThere(_, files) if !files.cert.exists() && !files.key.exists() => {
-            info!(
-                "no wss:// and https://, for want of {}; to make it, run: sh certs/generate.sh",
-                files.cert.display()
-            );
-            None
-        }
-        Tls::IfThere(listen, files) | Tls::Required(listen, files) => Some((*listen, files)),
-    };
-    if let Some((listen, files)) = secure {
-        listeners.push(bind_one(listen, Some(tls::load(files)?))?);
-    }
-    if listeners.is_empty() {
-        return Err("--listen is off and there is no certificate: nothing to listen on".into());
+    if let Some((listen, certificate)) = secure {
+        listeners.push(bind_one(listen, Some(Arc::new(certificate)))?);
     }
     Ok(listeners)
 }
 
-fn bind_one(listen: Listen, tls: Option<TlsAcceptor>) -> Result<Listener, String> {
+/// What `--check` prints: all that [`bind`] reads, without opening a port, since those may be a
+/// running server's.
+///
+/// # Errors
+/// A sentence for the operator: what keeps the server from starting, or browsers from trusting it.
+pub fn check(config: &Config) -> Result<String, String> {
+    let mut report = String::new();
+    let mut add = |line: String| report.push_str(&(line + "\n"));
+    let ports = |listen: Listen| {
+        let candidates = listen.candidates();
+        candidates.iter().map(ToString::to_string).collect::<Vec<_>>().join(", or else ")
+    };
+    let secure = certificate(config)?;
+    if config.listen != Listen::Off {
+        add(format!("ws:// and http:// on {}", ports(config.listen)));
+    }
+    if let Some((listen, certificate)) = &secure {
+        add(format!("wss:// and https:// on {}", ports(*listen)));
+        match certificate.validity() {
+            (Level::Error, problem) => return Err(problem),
+            (_, validity) => add(validity + "; its key is PKCS#8 and belongs to it"),
+        }
+    }
+    let servers = serde_json::from_str::<Vec<IgnoredAny>>(&config.ice_servers).unwrap_or_default();
+    add(format!("{} STUN and TURN servers", servers.len()));
+    let limits = fit_to_descriptors(config.limits);
+    if let Some(memory) = limits.worst_case() {
+        let mib = memory.total.div_ceil(1024 * 1024);
+        add(format!("{} connections, {mib} MiB in the worst case", limits.max_connections));
+    }
+    Ok(report)
+}
+
+/// The certificate, and where to listen with it; `None` if there is to be no TLS.
+fn certificate(config: &Config) -> Result<Option<(Listen, Certificate)>, String> {
+    match &config.tls {
+        Tls::IfThere(_, files) if !files.cert.exists() && !files.key.exists() => {
+            if config.listen == Listen::Off {
+                return Err(
+                    "--listen is off and there is no certificate: nothing to listen on".into()
+                );
+            }
+            info!(
+                "no wss:// and https://, for want of {}; to make it, run: sh certs/generate.sh",
+                files.cert.display()
+            );
+            Ok(None)
+        }
+        Tls::Off => Ok(None),
+        Tls::IfThere(listen, files) | Tls::Required(listen, files) => {
+            Ok(Some((*listen, Certificate::load(files)?)))
+        }
+    }
+}
+
+fn bind_one(listen: Listen, tls: Option<Arc<Certificate>>) -> Result<Listener, String> {
     let mut problem = String::new();
     for address in listen.candidates() {
         let bound = open(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
@@ -217,7 +259,7 @@ fn start_client(
     shared: &Arc<Shared>,
     socket: TcpStream,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Certificate>>,
 ) -> io::Result<Option<Full>> {
     let socket = Arc::new(socket);
     let slot = shared.slots.take(socket.clone()).and_then(|mut slot| {
@@ -240,7 +282,7 @@ fn start_client(
     thread::Builder::new()
         .name("client".into())
         .stack_size(CLIENT_STACK)
-        .spawn(move || client::serve(&shared, slot, socket, address, tls.as_ref()))?;
+        .spawn(move || client::serve(&shared, slot, socket, address, tls.as_deref()))?;
     Ok(None)
 }
 
@@ -287,12 +329,14 @@ fn announce(listener: &Listener) {
     };
     info!("listening on {websocket}://{address}");
     // Browsers give a page the camera on https:// and on localhost only.
-    if listener.tls.is_none() {
+    let Some(certificate) = &listener.tls else {
         if address.ip().is_unspecified() || address.ip().is_loopback() {
             info!("on this machine, open {page}://localhost:{}/", address.port());
         }
         return;
-    }
+    };
+    let (level, validity) = certificate.validity();
+    log!(level, "{validity}");
     for ip in local_addresses(address.ip()) {
         info!("on a phone in this network, open {page}://{}/", SocketAddr::new(ip, address.port()));
     }

@@ -58,6 +58,7 @@ fn help_and_version_are_printed() {
         "--max-message",
         "--max-rate",
         "--max-calls",
+        "--check",
         "--print-limits",
         "--allow-origin",
         "--trust-proxy",
