@@ -39,6 +39,7 @@
 //! 7. [`registry`]: who is online
 //! 8. [`client`]: one client's life; the heart of it
 //! 9. [`server`]: listening, accepting, stopping
+//! 10. [`systemd`]: what the service manager is told
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(
@@ -55,3 +56,4 @@ pub mod http;
 pub mod registry;
 pub mod client;
 pub mod server;
+pub mod systemd;

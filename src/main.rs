@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Sender};
 use log::{LevelFilter, Log, Metadata, Record, error};
 use signal_server::config::{Command, Config, ConfigError, HELP};
 use signal_server::limits::Timeouts;
-use signal_server::server;
+use signal_server::{server, systemd};
 use simple_logger::SimpleLogger;
 
 /// The exit code for a command line that is not understood, as shells and their users know it.
@@ -60,6 +60,7 @@ fn run(config: &Config) -> ExitCode {
         .map_err(|error| format!("cannot watch for signals: {error}"))
         .and_then(|()| server::bind(config))
         .and_then(|listeners| {
+            systemd::notify("READY=1"); // From now on nobody is refused.
             server::run(listeners, config, Timeouts::default(), &stopped)
                 .map_err(|error| format!("cannot start a thread: {error}"))
         });
@@ -75,10 +76,12 @@ fn run(config: &Config) -> ExitCode {
 /// Our own lines only: at its more talkative levels tungstenite logs whole messages, and an SDP
 /// must never be in a log.
 fn start_log(level: LevelFilter) {
-    let logger = SimpleLogger::new()
-        .with_level(LevelFilter::Off)
-        .with_module_level("signal_server", level)
-        .with_utc_timestamps();
+    let logger =
+        SimpleLogger::new().with_level(LevelFilter::Off).with_module_level("signal_server", level);
+    let logger = match systemd::journal_has_stderr() {
+        true => logger.without_timestamps(),
+        false => logger.with_utc_timestamps(),
+    };
     log::set_max_level(level);
     if let Err(problem) = log::set_boxed_logger(Box::new(Expendable(logger))) {
         eprintln!("signal-server: no log: {problem}");
@@ -118,6 +121,7 @@ fn stop_on_signals(stop: Sender<()>) -> std::io::Result<()> {
             if count > 0 || stop.send(()).is_err() {
                 std::process::exit(1);
             }
+            systemd::notify("STOPPING=1");
         }
     })?;
     Ok(())
