@@ -183,7 +183,7 @@ impl Limits {
             bound(self.max_calls, ""),
         );
         match self.worst_case() {
-            None => report.push_str("With a limit missing, memory has no bound.\n"),
+            None => report.push_str("With a limit missing, or that large, memory has no bound.\n"),
             Some(WorstCase { parts, connection, total }) => {
                 report.push_str("Memory in the worst case, for each connection:\n");
                 for (bytes, what) in parts {

@@ -114,6 +114,7 @@ fn certificate(config: &Config) -> Result<Option<(Listen, Certificate)>, String>
 }
 
 fn bind_one(listen: Listen, tls: Option<Arc<Certificate>>) -> Result<Listener, String> {
+    let option = if tls.is_some() { "--tls-listen" } else { "--listen" };
     let mut problem = String::new();
     for address in listen.candidates() {
         let bound = open(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
@@ -122,11 +123,21 @@ fn bind_one(listen: Listen, tls: Option<Arc<Certificate>>) -> Result<Listener, S
             // The second family would say the same.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 return Err(format!(
-                    "cannot listen on {address}: the port is in use; choose another with {}",
-                    if tls.is_some() { "--tls-listen" } else { "--listen" }
+                    "cannot listen on {address}: the port is in use; choose another with {option}"
                 ));
             }
-            Err(error) => problem = format!("cannot listen on {address}: {error}"),
+            Err(error) => {
+                let remedy = match error.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        "; choose a port from 1024 on, or allow this one with \
+                         AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or with \
+                         `setcap cap_net_bind_service=+ep` on the program"
+                    }
+                    io::ErrorKind::AddrNotAvailable => "; this machine has no such address (now)",
+                    _ => "",
+                };
+                problem = format!("cannot listen on {address}: {error}{remedy}");
+            }
         }
     }
     Err(problem)
@@ -238,29 +249,35 @@ fn accept(listener: &Listener, shared: &Arc<Shared>) {
         if shared.stopping.load(Ordering::Relaxed) {
             return;
         }
-        let started = accepted.and_then(|(socket, mut address)| {
-            address.set_ip(address.ip().to_canonical());
-            start_client(shared, socket, address, listener.tls.clone())
-        });
+        let started = match accepted {
+            Ok((socket, mut address)) => {
+                address.set_ip(address.ip().to_canonical());
+                start_client(shared, socket, address, listener.tls.clone())
+                    .map_err(|error| (error, "threads: TasksMax= in the systemd unit, `ulimit -u`"))
+            }
+            Err(error) => Err((error, "files: LimitNOFILE= in the systemd unit, `ulimit -n`")),
+        };
         match started {
             Ok(None) => {}
-            Ok(Some(full)) => complaints.log(&full),
-            Err(error) => {
-                complaints.log(&format_args!("cannot take a connection: {error}"));
+            Ok(Some(refusal)) => complaints.log(&refusal),
+            Err((error, what)) => {
+                complaints.log(&format_args!(
+                    "cannot take a connection: {error}; lower --max-connections, or allow more {what}"
+                ));
                 thread::sleep(ACCEPT_PAUSE);
             }
         }
     }
 }
 
-/// Starts the thread of a client, if there is a place for it. (`thread::spawn` would panic when the
+/// Starts the thread of a client, or says why there is no place for it. (`thread::spawn` would panic when the
 /// system has no thread left; this returns the error.)
 fn start_client(
     shared: &Arc<Shared>,
     socket: TcpStream,
     address: SocketAddr,
     tls: Option<Arc<Certificate>>,
-) -> io::Result<Option<Full>> {
+) -> io::Result<Option<String>> {
     let socket = Arc::new(socket);
     let slot = shared.slots.take(socket.clone()).and_then(|mut slot| {
         // For whom a proxy asks, its request will say.
@@ -275,7 +292,7 @@ fn start_client(
             if tls.is_none() {
                 turn_away(&socket, full);
             }
-            return Ok(Some(full));
+            return Ok(Some(format!("{address} turned away: {full}")));
         }
     };
     let shared = shared.clone();

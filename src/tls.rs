@@ -4,6 +4,7 @@
 //! file, what is wrong, and what to run.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Instant;
 
@@ -143,11 +144,11 @@ impl Pair {
 
 fn read(what: &str, path: &Path) -> Result<String, String> {
     let bytes = fs::read(path).map_err(|error| {
-        format!(
-            "cannot read the {what} file {}: {error}; to make a self-signed pair, run: \
-             sh certs/generate.sh",
-            path.display()
-        )
+        let remedy = match error.kind() {
+            ErrorKind::PermissionDenied => "the server's user must be able to read it",
+            _ => "to make a self-signed pair, run: sh certs/generate.sh",
+        };
+        format!("cannot read the {what} file {}: {error}; {remedy}", path.display())
     })?;
     String::from_utf8(bytes).map_err(|_| {
         format!(

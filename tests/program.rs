@@ -238,7 +238,29 @@ fn an_unreadable_key_is_explained() {
     let (code, said) =
         run(&["--cert", CERTIFICATE.cert.to_str().unwrap(), "--key", path.to_str().unwrap()]);
     assert_eq!(code, 1);
-    assert!(said.contains("Permission denied"), "{said}");
+    assert!(said.contains("Permission denied") && said.contains("the server's user"), "{said}");
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_explained() {
+    // Of a network for documentation (RFC 5737), so nobody's.
+    let (code, said) = run(&["--tls-listen", "off", "--listen", "192.0.2.1:8080"]);
+    assert_eq!((code, said.lines().count()), (1, 1), "{said}");
+    assert!(said.contains("no such address"), "{said}");
+    // A port for root alone, where there are such. Root without that right is like anybody else.
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    if first.is_ok_and(|port| port.trim().parse::<u16>().is_ok_and(|port| port <= 443)) {
+        return;
+    }
+    let is_root = fs::read("/etc/shadow").is_ok();
+    let mut command = Command::new(if is_root { "setpriv" } else { "env" });
+    if is_root {
+        command.arg("--bounding-set=-net_bind_service");
+    }
+    command.args([env!("CARGO_BIN_EXE_signal-server"), "--tls-listen", "off"]);
+    let output = command.args(["--listen", "127.0.0.1:443"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("AmbientCapabilities=CAP_NET_BIND_SERVICE"), "{said}");
 }
 
 #[test]
