@@ -234,4 +234,4 @@ say
 say "Next: signal-server --cert '$cert' --key '$key'"
 say "Then open https://ADDRESS:8443/ on the phone and compare the fingerprint; certs/README.md"
 say "says what the phone asks. When an address changes, or after $DAYS days, run this again"
-say "with --force, and restart the server."
+say "with --force."

@@ -22,7 +22,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{debug, info};
-use native_tls::TlsAcceptor;
 use parking_lot::{Mutex, MutexGuard};
 use tungstenite::error::ProtocolError;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -36,6 +35,7 @@ use crate::limits::{
 };
 use crate::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
 use crate::registry::{Peer, Registry};
+use crate::tls::Certificate;
 use crate::turn::Turn;
 use crate::users::Users;
 use crate::wire::{self, User, Wire, is_timeout};
@@ -70,7 +70,7 @@ pub fn serve(
     mut slot: Slot,
     socket: Arc<TcpStream>,
     mut address: SocketAddr,
-    tls: Option<&TlsAcceptor>,
+    tls: Option<&Certificate>,
 ) {
     let Some(peer) = handshakes(shared, &mut slot, &socket, &mut address, tls) else {
         return;
@@ -84,16 +84,17 @@ pub fn serve(
     info!("{address} disconnected: {reason} ({} connections open)", shared.slots.count());
 }
 
-/// TLS if there is an acceptor, then HTTP. `None` when the connection ends with that. `address`
+/// TLS if there is a certificate, then HTTP. `None` when the connection ends with that. `address`
 /// becomes the client's own, if it was a proxy's.
 fn handshakes(
     shared: &Shared,
     slot: &mut Slot,
     socket: &Arc<TcpStream>,
     address: &mut SocketAddr,
-    tls: Option<&TlsAcceptor>,
+    tls: Option<&Certificate>,
 ) -> Option<Peer> {
-    let mut wire = Wire::accept(socket.clone(), tls, &shared.timeouts)
+    let acceptor = tls.map(Certificate::acceptor);
+    let mut wire = Wire::accept(socket.clone(), acceptor.as_ref(), &shared.timeouts)
         .inspect_err(|error| debug!("{address} TLS handshake failed: {error}"))
         .ok()?;
     let early = match http::serve(&mut wire, &shared.site, slot, address) {

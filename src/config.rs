@@ -46,6 +46,7 @@ Options:
                        who have logged in; can be repeated [default: none]
   --turn-secret FILE   the secret that you and it share (coturn's static-auth-secret)
   --log LEVEL          off, error, warn, info, debug or trace [default: info]
+  --check              read all of this as a start would, say what was found, and end
 
 Limits; 0 is none:
   --max-connections N  connections at once [default: 1024]
@@ -78,6 +79,8 @@ pub enum Command {
     Run(Config),
     /// Change or show the users file.
     User(UserCommand),
+    /// Say whether that would work.
+    Check(Config),
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -228,6 +231,7 @@ impl Command {
         let mut allow_origin = Vec::new();
         let mut trust_proxy = Vec::new();
         let mut print_limits = false;
+        let mut check = false;
 
         let mut parser = lexopt::Parser::from_args(arguments);
         while let Some(argument) = parser.next().map_err(usage)? {
@@ -235,6 +239,10 @@ impl Command {
             let (name, option) = match argument {
                 Long("print-limits") => {
                     print_limits = true;
+                    continue;
+                }
+                Long("check") => {
+                    check = true;
                     continue;
                 }
                 Long("allow-origin") => {
@@ -324,7 +332,7 @@ impl Command {
                 "--listen and --tls-listen are both off: there is nothing to do".into(),
             ));
         }
-        Ok(Command::Run(config))
+        Ok(if check { Command::Check(config) } else { Command::Run(config) })
     }
 }
 

@@ -9,7 +9,7 @@ use std::str;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use httparse::Status;
-use log::warn;
+use log::{info, warn};
 use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::server as upgrade;
 use tungstenite::http::HeaderValue;
@@ -92,7 +92,10 @@ pub fn serve(
             Ok(Status::Complete(head)) if head <= MAX_HEAD => {
                 match find_client(&request, site, slot, address) {
                     Ok(()) => answer(&request, &received, head, site),
-                    Err(full) => (unavailable(full), Outcome::Answered(503)),
+                    Err(full) => {
+                        info!("{address} turned away: {full}");
+                        (unavailable(full), Outcome::Answered(503))
+                    }
                 }
             }
             Ok(_) | Err(httparse::Error::TooManyHeaders) => refuse(431, "Request head too large"),

@@ -21,10 +21,11 @@
 //!
 //! # The locks
 //!
-//! There are four kinds: the registry's map, the table of open connections, the list of users, and
-//! one for each client. No thread ever holds two. None does I/O under the first two; under the third
-//! a changed users file is read. Under a client's lock there is only I/O with that client, none of it waits for the client to *say* something, and it waits
-//! for the client to *take* something for at most one write timeout.
+//! There are five kinds: the registry's map, the table of open connections, the list of users, the
+//! certificate in use, and one for each client. No thread ever holds two. None does I/O under the
+//! first two and the certificate's; under that of the users a changed users file is read. Under a
+//! client's lock there is only I/O with that client, none of it waits for the client to *say*
+//! something, and it waits for the client to *take* something for at most one write timeout.
 //!
 //! # Reading order
 //!
@@ -40,7 +41,8 @@
 //! 8. [`http`]: the request head, the call page
 //! 9. [`registry`]: who is online
 //! 10. [`client`]: one client's life; the heart of it
-//! 11. [`server`]: listening, accepting, stopping
+//! 11. [`systemd`]: what the service manager is told
+//! 12. [`server`]: listening, accepting, stopping
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(
@@ -58,4 +60,5 @@ pub mod turn;
 pub mod http;
 pub mod registry;
 pub mod client;
+pub mod systemd;
 pub mod server;

@@ -99,6 +99,13 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// How often at most the accept loop logs that it turns clients away or can't take them.
 pub const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often at most a TLS handshake looks at the certificate's files, which takes about 30 µs.
+pub const CERTIFICATE_PAUSE: Duration = Duration::from_secs(1);
+
+/// With fewer days left than this, the log asks once a day for a new certificate. certbot renews
+/// 30 days before the end; by then it has failed for weeks.
+pub const EXPIRY_NOTICE: i32 = 7;
+
 /// Descriptors that the process needs besides one for each connection: standard streams, ports,
 /// signals, and the files that it reads. It was seen to use 10.
 pub const OWN_DESCRIPTORS: usize = 32;
@@ -207,7 +214,7 @@ impl Limits {
             bound(self.max_calls, ""),
         );
         match self.worst_case() {
-            None => report.push_str("With a limit missing, memory has no bound.\n"),
+            None => report.push_str("With a limit missing, or that large, memory has no bound.\n"),
             Some(WorstCase { parts, connection, total }) => {
                 report.push_str("Memory in the worst case, for each connection:\n");
                 for (bytes, what) in parts {

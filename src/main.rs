@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Sender};
 use log::{LevelFilter, Log, Metadata, Record, error};
 use signal_server::config::{Command, Config, ConfigError, HELP};
 use signal_server::limits::Timeouts;
-use signal_server::{server, users};
+use signal_server::{server, systemd, users};
 use simple_logger::SimpleLogger;
 
 /// The exit code for a command line that is not understood, as shells and their users know it.
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let command = Command::parse(std::env::args_os().skip(1), |name| std::env::var_os(name));
     match command {
         Ok(Command::Run(config)) => run(&config),
+        Ok(Command::Check(config)) => check(&config),
         Ok(Command::Help) => print(HELP),
         Ok(Command::User(command)) => match users::carry_out(&command) {
             Ok(text) => print(&text),
@@ -47,6 +48,14 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
+fn check(config: &Config) -> ExitCode {
+    start_log(config.log);
+    match server::check(config) {
+        Ok(report) => print(&report),
+        Err(problem) => fail(&problem),
+    }
+}
+
 fn run(config: &Config) -> ExitCode {
     start_log(config.log);
     let (stop, stopped) = mpsc::channel();
@@ -66,10 +75,12 @@ fn run(config: &Config) -> ExitCode {
 /// Our own lines only: at its more talkative levels tungstenite logs whole messages, and an SDP
 /// must never be in a log.
 fn start_log(level: LevelFilter) {
-    let logger = SimpleLogger::new()
-        .with_level(LevelFilter::Off)
-        .with_module_level("signal_server", level)
-        .with_utc_timestamps();
+    let logger =
+        SimpleLogger::new().with_level(LevelFilter::Off).with_module_level("signal_server", level);
+    let logger = match systemd::journal_has_stderr() {
+        true => logger.without_timestamps(),
+        false => logger.with_utc_timestamps(),
+    };
     log::set_max_level(level);
     if let Err(problem) = log::set_boxed_logger(Box::new(Expendable(logger))) {
         eprintln!("signal-server: no log: {problem}");

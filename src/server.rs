@@ -14,8 +14,8 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
-use native_tls::TlsAcceptor;
+use log::{Level, info, log, warn};
+use serde::de::IgnoredAny;
 use socket2::{Domain, Socket, Type};
 
 use crate::client::{self, Shared};
@@ -26,7 +26,8 @@ use crate::limits::{
     SOCKET_BUFFER, Slots, Timeouts,
 };
 use crate::registry::Registry;
-use crate::tls;
+use crate::systemd;
+use crate::tls::Certificate;
 use crate::turn::Turn;
 use crate::users::Users;
 
@@ -34,7 +35,7 @@ use crate::users::Users;
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Certificate>>,
 }
 
 impl Listener {
@@ -49,31 +50,80 @@ impl Listener {
 /// # Errors
 /// A sentence for the operator: the certificate is not usable, or a port can't be had.
 pub fn bind(config: &Config) -> Result<Vec<Listener>, String> {
+    let secure = certificate(config)?;
     let mut listeners = Vec::new();
     if config.listen != Listen::Off {
         listeners.push(bind_one(config.listen, None)?);
     }
-    let secure = match &config.tls {
-        Tls::Off => None,
-        Tls::IfThere(_, files) if !files.cert.exists() && !files.key.exists() => {
-            info!(
-                "no wss:// and https://, for want of {}; to make it, run: sh certs/generate.sh",
-                files.cert.display()
-            );
-            None
-        }
-        Tls::IfThere(listen, files) | Tls::Required(listen, files) => Some((*listen, files)),
-    };
-    if let Some((listen, files)) = secure {
-        listeners.push(bind_one(listen, Some(tls::load(files)?))?);
-    }
-    if listeners.is_empty() {
-        return Err("--listen is off and there is no certificate: nothing to listen on".into());
+    if let Some((listen, certificate)) = secure {
+        listeners.push(bind_one(listen, Some(Arc::new(certificate)))?);
     }
     Ok(listeners)
 }
 
-fn bind_one(listen: Listen, tls: Option<TlsAcceptor>) -> Result<Listener, String> {
+/// What `--check` prints: all that [`bind`] reads, without opening a port, since those may be a
+/// running server's.
+///
+/// # Errors
+/// A sentence for the operator: what keeps the server from starting, or browsers from trusting it.
+pub fn check(config: &Config) -> Result<String, String> {
+    let mut report = String::new();
+    let mut add = |line: String| report.push_str(&(line + "\n"));
+    let ports = |listen: Listen| {
+        let candidates = listen.candidates();
+        candidates.iter().map(ToString::to_string).collect::<Vec<_>>().join(", or else ")
+    };
+    let secure = certificate(config)?;
+    if config.listen != Listen::Off {
+        add(format!("ws:// and http:// on {}", ports(config.listen)));
+    }
+    if let Some((listen, certificate)) = &secure {
+        add(format!("wss:// and https:// on {}", ports(*listen)));
+        match certificate.validity() {
+            (Level::Error, problem) => return Err(problem),
+            (_, validity) => add(validity + "; its key is PKCS#8 and belongs to it"),
+        }
+    }
+    let servers = serde_json::from_str::<Vec<IgnoredAny>>(&config.ice_servers).unwrap_or_default();
+    add(format!("{} STUN and TURN servers", servers.len()));
+    if let Some(users) = config.users.as_deref().map(Users::open).transpose()? {
+        add(format!("{} users may log in", users.count()));
+    }
+    if config.turn.as_ref().map(Turn::load).transpose()?.is_some() {
+        add("a TURN server, for whoever has logged in".into());
+    }
+    let limits = fit_to_descriptors(config.limits);
+    if let Some(memory) = limits.worst_case() {
+        let mib = memory.total.div_ceil(1024 * 1024);
+        add(format!("{} connections, {mib} MiB in the worst case", limits.max_connections));
+    }
+    Ok(report)
+}
+
+/// The certificate, and where to listen with it; `None` if there is to be no TLS.
+fn certificate(config: &Config) -> Result<Option<(Listen, Certificate)>, String> {
+    match &config.tls {
+        Tls::IfThere(_, files) if !files.cert.exists() && !files.key.exists() => {
+            if config.listen == Listen::Off {
+                return Err(
+                    "--listen is off and there is no certificate: nothing to listen on".into()
+                );
+            }
+            info!(
+                "no wss:// and https://, for want of {}; to make it, run: sh certs/generate.sh",
+                files.cert.display()
+            );
+            Ok(None)
+        }
+        Tls::Off => Ok(None),
+        Tls::IfThere(listen, files) | Tls::Required(listen, files) => {
+            Ok(Some((*listen, Certificate::load(files)?)))
+        }
+    }
+}
+
+fn bind_one(listen: Listen, tls: Option<Arc<Certificate>>) -> Result<Listener, String> {
+    let option = if tls.is_some() { "--tls-listen" } else { "--listen" };
     let mut problem = String::new();
     for address in listen.candidates() {
         let bound = open(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
@@ -82,11 +132,21 @@ fn bind_one(listen: Listen, tls: Option<TlsAcceptor>) -> Result<Listener, String
             // The second family would say the same.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 return Err(format!(
-                    "cannot listen on {address}: the port is in use; choose another with {}",
-                    if tls.is_some() { "--tls-listen" } else { "--listen" }
+                    "cannot listen on {address}: the port is in use; choose another with {option}"
                 ));
             }
-            Err(error) => problem = format!("cannot listen on {address}: {error}"),
+            Err(error) => {
+                let remedy = match error.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        "; choose a port from 1024 on, or allow this one with \
+                         AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or with \
+                         `setcap cap_net_bind_service=+ep` on the program"
+                    }
+                    io::ErrorKind::AddrNotAvailable => "; this machine has no such address (now)",
+                    _ => "",
+                };
+                problem = format!("cannot listen on {address}: {error}{remedy}");
+            }
         }
     }
     Err(problem)
@@ -158,9 +218,11 @@ pub fn run(
             .map_err(|error| format!("cannot start a thread: {error}"))?;
         accepting.push((address, thread));
     }
+    systemd::notify("READY=1");
 
     // An error means that nobody can ever ask us to stop, which is the same as being asked.
     let _ = shutdown.recv();
+    systemd::notify("STOPPING=1");
     info!("stopping, {} connections open", shared.slots.count());
     shared.stopping.store(true, Ordering::Relaxed);
     for (address, thread) in accepting {
@@ -211,30 +273,36 @@ fn accept(listener: &Listener, shared: &Arc<Shared>) {
         if shared.stopping.load(Ordering::Relaxed) {
             return;
         }
-        let started = accepted.and_then(|(socket, mut address)| {
-            address.set_ip(address.ip().to_canonical());
-            start_client(shared, socket, address, listener.tls.clone())
-        });
+        let started = match accepted {
+            Ok((socket, mut address)) => {
+                address.set_ip(address.ip().to_canonical());
+                start_client(shared, socket, address, listener.tls.clone())
+                    .map_err(|error| (error, "threads: TasksMax= in the systemd unit, `ulimit -u`"))
+            }
+            Err(error) => Err((error, "files: LimitNOFILE= in the systemd unit, `ulimit -n`")),
+        };
         match started {
             // Lets the new thread go first, or a crowd of them would wait for the processor at once.
             Ok(None) => thread::yield_now(),
-            Ok(Some(full)) => complaints.log(&full),
-            Err(error) => {
-                complaints.log(&format_args!("cannot take a connection: {error}"));
+            Ok(Some(refusal)) => complaints.log(&refusal),
+            Err((error, what)) => {
+                complaints.log(&format_args!(
+                    "cannot take a connection: {error}; lower --max-connections, or allow more {what}"
+                ));
                 thread::sleep(ACCEPT_PAUSE);
             }
         }
     }
 }
 
-/// Starts the thread of a client, if there is a place for it. (`thread::spawn` would panic when the
+/// Starts the thread of a client, or says why there is no place for it. (`thread::spawn` would panic when the
 /// system has no thread left; this returns the error.)
 fn start_client(
     shared: &Arc<Shared>,
     socket: TcpStream,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
-) -> io::Result<Option<Full>> {
+    tls: Option<Arc<Certificate>>,
+) -> io::Result<Option<String>> {
     let socket = Arc::new(socket);
     let slot = shared.slots.take(socket.clone()).and_then(|mut slot| {
         // For whom a proxy asks, its request will say.
@@ -249,14 +317,14 @@ fn start_client(
             if tls.is_none() {
                 turn_away(&socket, full);
             }
-            return Ok(Some(full));
+            return Ok(Some(format!("{address} turned away: {full}")));
         }
     };
     let shared = shared.clone();
     thread::Builder::new()
         .name("client".into())
         .stack_size(CLIENT_STACK)
-        .spawn(move || client::serve(&shared, slot, socket, address, tls.as_ref()))?;
+        .spawn(move || client::serve(&shared, slot, socket, address, tls.as_deref()))?;
     Ok(None)
 }
 
@@ -303,12 +371,14 @@ fn announce(listener: &Listener) {
     };
     info!("listening on {websocket}://{address}");
     // Browsers give a page the camera on https:// and on localhost only.
-    if listener.tls.is_none() {
+    let Some(certificate) = &listener.tls else {
         if address.ip().is_unspecified() || address.ip().is_loopback() {
             info!("on this machine, open {page}://localhost:{}/", address.port());
         }
         return;
-    }
+    };
+    let (level, validity) = certificate.validity();
+    log!(level, "{validity}");
     for ip in local_addresses(address.ip()) {
         info!("on a phone in this network, open {page}://{}/", SocketAddr::new(ip, address.port()));
     }

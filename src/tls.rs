@@ -1,56 +1,154 @@
-//! The certificate: loading it, and saying in plain words what is wrong with it.
+//! The certificate: loading it, taking in a renewed one, and saying in plain words what is wrong.
 //!
 //! Never touches a client's connection. Errors here are the operator's to mend, so each names the
 //! file, what is wrong, and what to run.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Instant;
 
+use log::{Level, log};
 use native_tls::{Identity, Protocol, TlsAcceptor};
+use parking_lot::Mutex;
 
 use crate::config::Files;
+use crate::limits::{CERTIFICATE_PAUSE, EXPIRY_NOTICE};
 
-/// Loads the pair, for TLS 1.2 and up.
-///
-/// # Errors
-/// A sentence for the operator: a file is missing, unreadable, not PEM, or of another kind; the
-/// key is not PKCS#8; or the key belongs to another certificate.
-pub fn load(files: &Files) -> Result<TlsAcceptor, String> {
-    let cert = read("certificate", &files.cert)?;
-    let key = read("key", &files.key)?;
-    let cert = check_certificate(&cert, &files.cert)?;
-    let key = check_key(&key, &files.key)?;
+/// The pair of files that handshakes use. When they change, so do the handshakes.
+pub struct Certificate {
+    files: Files,
+    state: Mutex<State>,
+}
 
-    let identity = Identity::from_pkcs8(cert.as_bytes(), key.as_bytes()).map_err(|error| {
-        format!(
-            "cannot load the certificate {} with the key {}: {error}",
-            files.cert.display(),
-            files.key.display()
-        )
-    })?;
-    if !belong_together(cert, key) {
-        return Err(format!(
-            "the key {} does not belong to the certificate {}; to see both public keys, run: \
-             openssl x509 -noout -pubkey -in {}; openssl pkey -pubout -in {}",
-            files.key.display(),
-            files.cert.display(),
-            files.cert.display(),
-            files.key.display()
-        ));
+struct State {
+    /// The last pair that was any good.
+    acceptor: TlsAcceptor,
+    cert: String,
+    /// What the last look found: a pair, good or not, or why it can't be read. Whole files are
+    /// compared, not their times: it costs no more, and nothing can slip through.
+    found: Result<Pair, String>,
+    looked: Instant,
+    /// What the log was told last about the certificate's time.
+    said: (Level, String),
+}
+
+#[derive(PartialEq)]
+struct Pair {
+    cert: String,
+    key: String,
+}
+
+impl Certificate {
+    /// Loads the pair, for TLS 1.2 and up.
+    ///
+    /// # Errors
+    /// A sentence for the operator: a file is missing, unreadable, not PEM, or of another kind; the
+    /// key is not PKCS#8; or the key belongs to another certificate.
+    pub fn load(files: &Files) -> Result<Certificate, String> {
+        let pair = Pair::read(files)?;
+        let state = State {
+            acceptor: pair.acceptor(files)?,
+            said: validity(&pair.cert, files),
+            cert: pair.cert.clone(),
+            found: Ok(pair),
+            looked: Instant::now(),
+        };
+        Ok(Certificate { files: files.clone(), state: Mutex::new(state) })
     }
-    TlsAcceptor::builder(identity)
-        .min_protocol_version(Some(Protocol::Tlsv12))
-        .build()
-        .map_err(|error| format!("cannot use the certificate {}: {error}", files.cert.display()))
+
+    /// What to start a handshake with. At most once in [`CERTIFICATE_PAUSE`] this looks at the files
+    /// first; a broken pair leaves the former one in use, and the log says why.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        let mut state = self.state.lock();
+        if state.looked.elapsed() >= CERTIFICATE_PAUSE {
+            state.looked = Instant::now();
+            drop(state);
+            // Without the lock: a disk that hangs holds up this one client.
+            let found = Pair::read(&self.files);
+            state = self.state.lock();
+            let news = state.update(found, &self.files);
+            drop(state);
+            if let Some((level, news)) = news {
+                log!(level, "{news}");
+            }
+            state = self.state.lock();
+        }
+        state.acceptor.clone()
+    }
+
+    /// The certificate and until when it is valid; at what level to log that.
+    pub fn validity(&self) -> (Level, String) {
+        self.state.lock().said.clone()
+    }
+}
+
+impl State {
+    /// Takes in what was found, and returns what to log about it: a change, a new problem, or, once
+    /// a day, that the time is running out.
+    fn update(&mut self, found: Result<Pair, String>, files: &Files) -> Option<(Level, String)> {
+        let changed = found != self.found;
+        if changed {
+            let loaded = match &found {
+                Ok(pair) => pair.acceptor(files).map(|acceptor| (acceptor, pair.cert.clone())),
+                Err(problem) => Err(problem.clone()),
+            };
+            self.found = found;
+            match loaded {
+                Ok((acceptor, cert)) => (self.acceptor, self.cert) = (acceptor, cert),
+                Err(problem) => {
+                    let problem = format!("{problem}; the former certificate stays in use");
+                    return Some((Level::Warn, problem));
+                }
+            }
+        }
+        let validity = validity(&self.cert, files);
+        if !changed && validity == self.said {
+            return None;
+        }
+        self.said.clone_from(&validity);
+        Some(validity)
+    }
+}
+
+impl Pair {
+    fn read(files: &Files) -> Result<Pair, String> {
+        Ok(Pair { cert: read("certificate", &files.cert)?, key: read("key", &files.key)? })
+    }
+
+    fn acceptor(&self, files: &Files) -> Result<TlsAcceptor, String> {
+        let cert = check_certificate(&self.cert, &files.cert)?;
+        let key = check_key(&self.key, &files.key)?;
+        let identity = Identity::from_pkcs8(cert.as_bytes(), key.as_bytes()).map_err(|error| {
+            format!(
+                "cannot load the certificate {} with the key {}: {error}",
+                files.cert.display(),
+                files.key.display()
+            )
+        })?;
+        if !belong_together(cert, key) {
+            return Err(format!(
+                "the key {} does not belong to the certificate {}; to see both public keys, run: \
+                 openssl x509 -noout -pubkey -in {}; openssl pkey -pubout -in {}",
+                files.key.display(),
+                files.cert.display(),
+                files.cert.display(),
+                files.key.display()
+            ));
+        }
+        TlsAcceptor::builder(identity).min_protocol_version(Some(Protocol::Tlsv12)).build().map_err(
+            |error| format!("cannot use the certificate {}: {error}", files.cert.display()),
+        )
+    }
 }
 
 fn read(what: &str, path: &Path) -> Result<String, String> {
     let bytes = fs::read(path).map_err(|error| {
-        format!(
-            "cannot read the {what} file {}: {error}; to make a self-signed pair, run: \
-             sh certs/generate.sh",
-            path.display()
-        )
+        let remedy = match error.kind() {
+            ErrorKind::PermissionDenied => "the server's user must be able to read it",
+            _ => "to make a self-signed pair, run: sh certs/generate.sh",
+        };
+        format!("cannot read the {what} file {}: {error}; {remedy}", path.display())
     })?;
     String::from_utf8(bytes).map_err(|_| {
         format!(
@@ -110,6 +208,37 @@ fn check_key<'a>(pem: &'a str, path: &Path) -> Result<&'a str, String> {
         path.display(),
         path.display()
     ))
+}
+
+/// What there is to say about a certificate's time, and how urgent that is.
+#[cfg(not(any(windows, target_vendor = "apple")))]
+fn validity(cert: &str, files: &Files) -> (Level, String) {
+    use openssl::{asn1::Asn1Time, x509::X509};
+    let file = files.cert.display();
+    let Ok((cert, now)) =
+        X509::from_pem(cert.as_bytes()).and_then(|cert| Ok((cert, Asn1Time::days_from_now(0)?)))
+    else {
+        return (Level::Warn, format!("cannot tell until when the certificate {file} is valid"));
+    };
+    let (start, end) = (cert.not_before(), cert.not_after());
+    let days = now.diff(end).map_or(i32::MAX, |left| left.days);
+    if *end < now {
+        (Level::Error, format!("the certificate {file} expired on {end}; renew it"))
+    } else if *start > now {
+        let problem = format!("the certificate {file} is valid from {start} on");
+        (Level::Error, problem + "; is this machine's clock right?")
+    } else if days < EXPIRY_NOTICE {
+        let problem = format!("the certificate {file} expires on {end}, {days} days from now");
+        (Level::Warn, problem + "; renew it")
+    } else {
+        (Level::Info, format!("the certificate {file} is valid until {end}"))
+    }
+}
+
+/// Elsewhere the system's own library keeps that to itself.
+#[cfg(any(windows, target_vendor = "apple"))]
+fn validity(_: &str, files: &Files) -> (Level, String) {
+    (Level::Info, format!("the certificate {} is in use", files.cert.display()))
 }
 
 /// Whether this is the certificate's key. OpenSSL's server side drops one that is not, without a

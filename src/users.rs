@@ -55,6 +55,11 @@ impl Users {
         Ok(Users { path: path.into(), list: Mutex::new(list) })
     }
 
+    /// How many users may log in.
+    pub fn count(&self) -> usize {
+        self.up_to_date().hashes.len()
+    }
+
     /// The hash of the user's token, if this is the token of a user called `name`. Waits for
     /// [`LOGIN_PAUSE`] if too many logins from this address were wrong.
     pub fn admit(&self, address: IpAddr, name: &str, token: &str) -> Option<Hash> {

@@ -30,12 +30,13 @@ over_plain_and_tls! {
 
 /// Connects until the server can't take any more, checks that it lives with that, and that all is
 /// well when the flood goes.
-fn survives_a_flood(scene: &Scene, connections: usize) {
+fn survives_a_flood(scene: &Scene, connections: usize, remedy: &str) {
     let complaint = "cannot take a connection: ";
     let start = Instant::now();
     // Who is not accepted waits in the kernel's queue, so all of these can connect.
     let flood: Vec<TcpStream> = (0..connections).map(|_| scene.socket()).collect();
-    scene.server.wait_for_log(complaint);
+    let said = scene.server.wait_for_log(complaint);
+    assert!(said.contains(remedy), "{said}");
     scene.goes_on();
     let complaints = || scene.server.log().matches(complaint).count();
     wait_until("it says so again", || complaints() >= 2);
@@ -52,7 +53,7 @@ const NO_LIMITS: [&str; 6] = ["--max-connections", "0", "--max-per-ip", "0", "--
 fn descriptors_run_out(link: Link) {
     let command = program_under("ulimit -n 64; exec \"$@\"", &NO_LIMITS);
     let scene = Scene::around(Server::spawn(command), link);
-    survives_a_flood(&scene, 100);
+    survives_a_flood(&scene, 100, "allow more files: LimitNOFILE=");
 }
 
 fn threads_run_out(link: Link) {
@@ -71,7 +72,7 @@ fn threads_run_out(link: Link) {
     let scene = Scene::around(Server::spawn(command), link);
     // Here every connection is accepted, and those who get no thread are closed.
     survives_a_flood_of_the_refused(&scene);
-    survives_a_flood(&scene, 100);
+    survives_a_flood(&scene, 100, "allow more threads: TasksMax=");
 }
 
 /// Those who get no thread are not left waiting.

@@ -5,7 +5,9 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -58,6 +60,7 @@ fn help_and_version_are_printed() {
         "--max-message",
         "--max-rate",
         "--max-calls",
+        "--check",
         "--print-limits",
         "--users",
         "--turn",
@@ -239,7 +242,29 @@ fn an_unreadable_key_is_explained() {
     let (code, said) =
         run(&["--cert", CERTIFICATE.cert.to_str().unwrap(), "--key", path.to_str().unwrap()]);
     assert_eq!(code, 1);
-    assert!(said.contains("Permission denied"), "{said}");
+    assert!(said.contains("Permission denied") && said.contains("the server's user"), "{said}");
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_explained() {
+    // Of a network for documentation (RFC 5737), so nobody's.
+    let (code, said) = run(&["--tls-listen", "off", "--listen", "192.0.2.1:8080"]);
+    assert_eq!((code, said.lines().count()), (1, 1), "{said}");
+    assert!(said.contains("no such address"), "{said}");
+    // A port for root alone, where there are such. Root without that right is like anybody else.
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    if first.is_ok_and(|port| port.trim().parse::<u16>().is_ok_and(|port| port <= 443)) {
+        return;
+    }
+    let is_root = fs::read("/etc/shadow").is_ok();
+    let mut command = Command::new(if is_root { "setpriv" } else { "env" });
+    if is_root {
+        command.arg("--bounding-set=-net_bind_service");
+    }
+    command.args([env!("CARGO_BIN_EXE_signal-server"), "--tls-listen", "off"]);
+    let output = command.args(["--listen", "127.0.0.1:443"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("AmbientCapabilities=CAP_NET_BIND_SERVICE"), "{said}");
 }
 
 #[test]
@@ -438,5 +463,53 @@ fn print_limits_shows_the_arithmetic() {
     assert_eq!(code, 0);
     for word in ["1024", "128", "65536 bytes", "50 a second", "32", "10s", "stack", "TLS", "MiB"] {
         assert!(report.contains(word), "no {word}: {report}");
+    }
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready_and_when_it_stops() {
+    let path = scratch("systemd").join("notify");
+    let _ = fs::remove_file(&path);
+    let file = UnixDatagram::bind(&path).unwrap();
+    let name = format!("signal-server-test-{}", std::process::id());
+    let unnamed = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    for (socket, address) in
+        [(file, path.to_str().unwrap().to_string()), (unnamed, format!("@{name}"))]
+    {
+        socket.set_read_timeout(Some(common::PATIENCE)).unwrap();
+        let told = || {
+            let mut state = [0; 100];
+            let length = socket.recv(&mut state).unwrap();
+            String::from_utf8_lossy(&state[..length]).into_owned()
+        };
+        let mut command = program();
+        command.args(["--listen", "127.0.0.1:0", "--tls-listen", "off"]);
+        let mut child = command.env("NOTIFY_SOCKET", address).spawn().unwrap();
+        assert_eq!(told(), "READY=1");
+        signal(child.id(), "TERM");
+        assert_eq!(told(), "STOPPING=1");
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_service_manager_that_cannot_be_told_ends_nothing() {
+    let mut command = program();
+    command.args(["--listen", "127.0.0.1:0", "--tls-listen", "off"]);
+    let said = "cannot tell systemd";
+    let log = log_until(command.env("NOTIFY_SOCKET", "/nowhere"), said);
+    assert!(log.contains(r#"cannot tell systemd "READY=1" at /nowhere"#), "{log}");
+}
+
+#[test]
+fn the_journal_gets_lines_without_a_time() {
+    // As systemd does it: the variable names the stream, so that a redirection can be told from it.
+    for (journal, with_time) in [("$(stat -L -c %d:%i /dev/stderr)", false), ("1:2", true)] {
+        let mut command = Command::new("sh");
+        let script = format!("JOURNAL_STREAM={journal} exec \"$0\" \"$@\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_signal-server")]);
+        command.args(["--listen", "127.0.0.1:0", "--tls-listen", "off"]).stderr(Stdio::piped());
+        let log = log_until(&mut command, "listening on ws://");
+        assert_eq!(log.starts_with("INFO "), !with_time, "{log}");
     }
 }

@@ -17,7 +17,7 @@ fn modules() -> Vec<(String, String)> {
             (name.to_string(), code.collect::<Vec<_>>().join("\n"))
         })
         .collect();
-    assert_eq!(modules.len(), 11);
+    assert_eq!(modules.len(), 12);
     modules
 }
 
@@ -74,4 +74,25 @@ fn every_test_that_the_readme_names_exists() {
             assert!(sources.contains(&format!("fn {test}(")), "no test is called {test}");
         }
     }
+}
+
+#[test]
+fn every_log_line_that_the_readme_explains_is_written_somewhere() {
+    let readme = include_str!("../README.md");
+    let section = readme.split("\n## When something goes wrong\n").nth(1).unwrap();
+    let rows = section.split("\n## ").next().unwrap().lines().filter(|row| row.starts_with("| `"));
+    let mut code: String = modules().into_iter().map(|(_, code)| code).collect();
+    while let Some((before, after)) = code.split_once("\\\n") {
+        code = format!("{before}{}", after.trim_start()); // a string that goes on
+    }
+    let mut count = 0;
+    for row in rows {
+        let line = row.split('`').nth(1).unwrap();
+        // What stands between is different each time.
+        for part in line.split('…').map(str::trim) {
+            assert!(code.contains(part), "nothing logs {part:?}");
+        }
+        count += 1;
+    }
+    assert!(count > 10, "the table is not where it was");
 }

@@ -56,7 +56,7 @@ pub fn make_certificate(name: &str) -> Certificate {
         "ec_paramgen_curve:P-256",
         "-nodes",
         "-days",
-        "2",
+        "30",
         "-subj",
         "/CN=localhost",
         "-addext",

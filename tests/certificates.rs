@@ -1,0 +1,209 @@
+//! Certificates over the life of a server: renewed, broken, expiring, and looked over by `--check`.
+
+mod common;
+
+use std::fs;
+use std::ops::Range;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use common::{Certificate, Link, Server, make_certificate, message, scratch, wait_until};
+use native_tls::TlsConnector;
+use openssl::{asn1::Asn1Time, hash::MessageDigest, pkey::PKey, x509::X509};
+use serde_json::json;
+
+/// A server whose certificate's files are this test's own.
+fn start(cert: &Path, key: &Path) -> Server {
+    Server::start_with(&["--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap()])
+}
+
+/// A copy of a pair that a test may change.
+fn copy(pair: &Certificate, name: &str) -> (PathBuf, PathBuf) {
+    let folder = scratch(name);
+    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    fs::copy(&pair.cert, &cert).unwrap();
+    fs::copy(&pair.key, &key).unwrap();
+    (cert, key)
+}
+
+/// The certificate that a new connection gets, DER.
+fn presented(server: &Server) -> Vec<u8> {
+    let connector = TlsConnector::builder().danger_accept_invalid_certs(true).build().unwrap();
+    let stream = connector.connect("localhost", server.door().open_socket(Link::Tls)).unwrap();
+    stream.peer_certificate().unwrap().unwrap().to_der().unwrap()
+}
+
+fn der(cert: &Path) -> Vec<u8> {
+    X509::from_pem(&fs::read(cert).unwrap()).unwrap().to_der().unwrap()
+}
+
+/// Connects until the server presents this certificate.
+fn wait_for(server: &Server, cert: &Path) {
+    let wanted = der(cert);
+    wait_until("the server has taken in the certificate", || presented(server) == wanted);
+}
+
+/// How many log lines contain this.
+fn lines(server: &Server, text: &str) -> usize {
+    server.log().lines().filter(|line| line.contains(text)).count()
+}
+
+#[test]
+fn a_renewed_certificate_serves_new_connections_and_ends_no_old_one() {
+    let (cert, key) = copy(&make_certificate("first"), "renewed");
+    let server = start(&cert, &key);
+    wait_for(&server, &cert);
+    let mut alice = server.login(Link::Tls, "alice");
+    let renewed = make_certificate("second");
+    fs::copy(&renewed.cert, &cert).unwrap();
+    fs::copy(&renewed.key, &key).unwrap();
+    wait_for(&server, &renewed.cert);
+    let mut bob = server.login(Link::Tls, "bob");
+    alice.send_json(&message("offer", "alice", "bob", json!(1)));
+    assert_eq!(bob.receive_json()["payload"], 1);
+    assert_eq!(lines(&server, "cert.pem is valid until "), 2, "{}", server.log());
+}
+
+/// As certbot does it: links to files whose names change.
+#[test]
+fn a_certificate_behind_symbolic_links_is_renewed() {
+    let pairs = [make_certificate("archive 1"), make_certificate("archive 2")];
+    let live = scratch("live");
+    let (cert, key) = (live.join("fullchain.pem"), live.join("privkey.pem"));
+    let link = |pair: &Certificate| {
+        for (file, name) in [(&pair.cert, &cert), (&pair.key, &key)] {
+            let _ = fs::remove_file(name);
+            symlink(file, name).unwrap();
+        }
+    };
+    link(&pairs[0]);
+    let server = start(&cert, &key);
+    wait_for(&server, &pairs[0].cert);
+    link(&pairs[1]);
+    wait_for(&server, &pairs[1].cert);
+}
+
+#[test]
+fn a_broken_pair_leaves_the_former_one_in_use_and_is_logged_once() {
+    let first = make_certificate("good");
+    let (cert, key) = copy(&first, "broken");
+    let server = start(&cert, &key);
+    let other = make_certificate("other");
+    let put = |file: &Path| assert!(fs::copy(file, &cert).unwrap() > 0);
+    let problems: [(&dyn Fn(), &str); 4] = [
+        // Half of a renewal.
+        (&|| put(&other.cert), "does not belong to the certificate"),
+        (&|| fs::write(&cert, "").unwrap(), "holds no certificate"),
+        (&|| fs::remove_file(&cert).unwrap(), "No such file"),
+        (&|| put(&first.key), "--cert and --key swapped"),
+    ];
+    for (breaks, words) in problems {
+        breaks();
+        wait_until("the log says so", || {
+            assert_eq!(presented(&server), der(&first.cert));
+            lines(&server, words) > 0
+        });
+    }
+    fs::copy(&other.cert, &cert).unwrap();
+    fs::copy(&other.key, &key).unwrap();
+    wait_for(&server, &other.cert);
+    // Between these there were dozens of handshakes and several looks at the files.
+    for (_, words) in &problems[1..] {
+        assert_eq!(lines(&server, words), 1, "{}", server.log());
+    }
+    for line in server.log().lines().filter(|line| line.contains("stays in use")) {
+        assert!(line.contains(" WARN "), "{line}");
+    }
+}
+
+/// A pair that is valid from so many days (and an hour) from now until so many.
+fn valid_for(name: &str, days: Range<i64>) -> Certificate {
+    let Certificate { key, .. } = make_certificate(name);
+    let pair = PKey::private_key_from_pem(&fs::read(&key).unwrap()).unwrap();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
+    let at = |days: i64| Asn1Time::from_unix(now + (days * 24 + 1) * 60 * 60).unwrap();
+    let mut builder = X509::builder().unwrap();
+    builder.set_not_before(&at(days.start)).unwrap();
+    builder.set_not_after(&at(days.end)).unwrap();
+    builder.set_pubkey(&pair).unwrap();
+    builder.sign(&pair, MessageDigest::sha256()).unwrap();
+    let cert = scratch(name).join("timed.pem");
+    fs::write(&cert, builder.build().to_pem().unwrap()).unwrap();
+    Certificate { cert, key }
+}
+
+/// Runs `--check`: exit code, and everything it printed.
+fn check(pair: &Certificate, options: &[&str]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_signal-server"))
+        .env_clear()
+        .args(["--check", "--cert"])
+        .arg(&pair.cert)
+        .arg("--key")
+        .arg(&pair.key)
+        .args(options)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn a_certificate_out_of_its_time_is_said_at_start_and_fails_a_check() {
+    for (name, days, words) in [
+        ("expired", -9..-2, "timed.pem expired on "),
+        ("early", 2..90, "is this machine's clock right?"),
+    ] {
+        let pair = valid_for(name, days);
+        let line = start(&pair.cert, &pair.key).wait_for_log(words);
+        assert!(line.contains(" ERROR "), "{line}");
+        let (code, said) = check(&pair, &[]);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[test]
+fn a_certificate_that_expires_soon_is_said_at_start_and_in_a_check() {
+    let pair = valid_for("soon", -9..6);
+    let line = start(&pair.cert, &pair.key).wait_for_log("timed.pem expires on ");
+    assert!(line.contains(" WARN ") && line.contains("6 days from now; renew it"), "{line}");
+    let (code, said) = check(&pair, &[]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("6 days from now; renew it"), "{said}");
+}
+
+#[test]
+fn a_check_says_what_it_found_and_opens_no_port() {
+    let pair = make_certificate("fine");
+    let server = start(&pair.cert, &pair.key);
+    let ports = [server.ws_port(), server.tls_port()].map(|port| format!("127.0.0.1:{port}"));
+    let ice = scratch("fine").join("ice.json");
+    fs::write(
+        &ice,
+        r#"[{"urls": "stun:a"}, {"urls": "turn:b", "username": "u", "credential": "c"}]"#,
+    )
+    .unwrap();
+    let ice = ["--ice-servers", ice.to_str().unwrap()];
+    let options = [&["--listen", &ports[0], "--tls-listen", &ports[1]], &ice[..]].concat();
+    let (code, said) = check(&pair, &options);
+    assert_eq!(code, 0, "{said}");
+    for words in [&ports[0], &ports[1], "valid until", "PKCS#8", "2 STUN", "1024 connections"] {
+        assert!(said.contains(words), "no {words:?} in: {said}");
+    }
+}
+
+#[test]
+fn a_check_fails_for_what_would_fail_a_start() {
+    let mut pair = make_certificate("wrong");
+    pair.key = make_certificate("of another").key;
+    let (code, said) = check(&pair, &[]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("does not belong to the certificate"), "{said}");
+    assert_eq!(check(&pair, &["--ice-servers", "/nowhere/ice.json"]).0, 1);
+    assert_eq!(check(&pair, &["--users", "/nowhere/users"]).0, 1);
+    let turn = ["--turn", "turn:localhost", "--turn-secret", "/nowhere/secret"];
+    assert_eq!(check(&pair, &turn).0, 1);
+    assert_eq!(check(&pair, &["--listen", "8080"]).0, 2);
+}
