@@ -14,7 +14,7 @@
 //! wakes from its `recv`, and dropping its `Client` cleans up, after a panic too.
 
 use std::fmt;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,14 +24,15 @@ use std::time::{Duration, Instant};
 use log::{debug, info};
 use parking_lot::{Mutex, MutexGuard};
 use tungstenite::error::ProtocolError;
-use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
 use crate::http::{self, Outcome, Site};
 use crate::limits::{
-    FLOOD_PAUSE, Gate, Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER, RateBucket, Slot,
-    Slots, Timeouts, Verdict,
+    FLOOD_PAUSE, FULL_RECV_BUFFER, Gate, Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER,
+    RateBucket, Slot, Slots, Timeouts, Verdict,
 };
 use crate::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
 use crate::registry::{Peer, Registry};
@@ -64,45 +65,25 @@ pub struct Shared {
     pub stopping: AtomicBool,
 }
 
-/// Serves one connection until it ends. `slot` is given back last.
-pub fn serve(
-    shared: &Shared,
+/// TLS if there is a certificate, then HTTP. `None` when the connection ends with that. The client's
+/// address is what a trusted proxy says, if that is who is connected.
+pub fn shake_hands(
+    shared: &Arc<Shared>,
     mut slot: Slot,
     socket: Arc<TcpStream>,
     mut address: SocketAddr,
     tls: Option<&Certificate>,
-) {
-    let Some(peer) = handshakes(shared, &mut slot, &socket, &mut address, tls) else {
-        return;
-    };
-    info!("{address} connected ({} connections open)", shared.slots.count());
-    let mut client = Client { shared, peer, address, ending: Ending::Panicked };
-    client.ending = client.run();
-    let reason = client.ending.to_string();
-    drop(client);
-    drop(slot);
-    info!("{address} disconnected: {reason} ({} connections open)", shared.slots.count());
-}
-
-/// TLS if there is a certificate, then HTTP. `None` when the connection ends with that. `address`
-/// becomes the client's own, if it was a proxy's.
-fn handshakes(
-    shared: &Shared,
-    slot: &mut Slot,
-    socket: &Arc<TcpStream>,
-    address: &mut SocketAddr,
-    tls: Option<&Certificate>,
-) -> Option<Peer> {
+) -> Option<Box<Client>> {
     let acceptor = tls.map(Certificate::acceptor);
     let mut wire = Wire::accept(socket.clone(), acceptor.as_ref(), &shared.timeouts)
         .inspect_err(|error| debug!("{address} TLS handshake failed: {error}"))
         .ok()?;
-    let early = match http::serve(&mut wire, &shared.site, slot, address) {
+    let early = match http::serve(&mut wire, &shared.site, &mut slot, &mut address) {
         Ok(Outcome::Upgraded(early)) => early,
         Ok(Outcome::Answered(status)) => {
             debug!("{address} HTTP request answered with {status}");
             wire.say_no_more();
-            wire::linger(socket, shared.timeouts.linger);
+            wire::linger(&socket, shared.timeouts.linger);
             return None;
         }
         Err(error) => {
@@ -121,15 +102,24 @@ fn handshakes(
         .max_message_size(Some(max_message))
         .max_frame_size(Some(max_message));
     let websocket = WebSocket::from_partially_read(wire, early, Role::Server, Some(config));
-    Some(Peer { websocket: Arc::new(Mutex::new(websocket)), socket: socket.clone() })
+    let peer = Peer { websocket: Arc::new(Mutex::new(websocket)), socket };
+    info!("{address} connected ({} connections open)", shared.slots.count());
+    Some(Box::new(Client::new(shared, peer, address, slot)))
 }
 
 /// A connected client. Only its own thread has this.
-struct Client<'a> {
-    shared: &'a Shared,
+pub struct Client {
+    shared: Arc<Shared>,
     peer: Peer,
     address: SocketAddr,
     ending: Ending,
+    bucket: RateBucket,
+    /// Whether there is probably more to receive.
+    recv_was_full: bool,
+    /// When the users file was last asked whether this user is still in it.
+    checked: Instant,
+    /// Given back last.
+    _slot: Slot,
 }
 
 /// Why a connection ended.
@@ -161,41 +151,68 @@ impl fmt::Display for Ending {
     }
 }
 
-impl Client<'_> {
-    /// Reads and handles messages until the connection is to end.
-    fn run(&self) -> Ending {
-        let mut buffer = [0; RECV_BUFFER];
-        let mut bucket = RateBucket::new(self.shared.limits.max_rate, Instant::now());
-        let mut checked = Instant::now();
-        loop {
-            // First, since bytes may have come with the handshake.
-            if let Err(ending) = self.work_through(&mut bucket, &mut checked) {
-                return ending;
-            }
-            match self.receive(&mut buffer) {
-                Ok(bytes) => self.peer.websocket.lock().get_mut().feed(bytes),
-                Err(ending) => return ending,
-            }
+impl Client {
+    fn new(shared: &Arc<Shared>, peer: Peer, address: SocketAddr, slot: Slot) -> Client {
+        let (shared, now) = (shared.clone(), Instant::now());
+        let bucket = RateBucket::new(shared.limits.max_rate, now);
+        Client {
+            shared,
+            peer,
+            address,
+            ending: Ending::Panicked,
+            bucket,
+            recv_was_full: false,
+            checked: now,
+            _slot: slot,
         }
     }
 
+    /// Reads and handles messages until the client has logged in. `None` if it ends before that.
+    pub fn until_login(self: Box<Self>) -> Option<Box<Self>> {
+        self.serve_while(|client| client.name().is_none())
+    }
+
+    /// Reads and handles messages until the connection has ended.
+    pub fn serve(self: Box<Self>) {
+        self.serve_while(|_| true);
+    }
+
+    fn serve_while(mut self: Box<Self>, goes_on: impl Fn(&Client) -> bool) -> Option<Box<Self>> {
+        self.ending = loop {
+            // First, since bytes may have come with the handshake.
+            let done = self.work_through();
+            if done.is_ok() && !goes_on(&self) {
+                return Some(self);
+            }
+            if let Err(ending) = done.and_then(|()| self.receive()) {
+                break ending;
+            }
+        };
+        let (shared, address) = (self.shared.clone(), self.address);
+        let reason = self.ending.to_string();
+        drop(self);
+        info!("{address} disconnected: {reason} ({} connections open)", shared.slots.count());
+        None
+    }
+
     /// Handles all the messages in what was received, as far as the client's rate allows.
-    fn work_through(&self, bucket: &mut RateBucket, checked: &mut Instant) -> Result<(), Ending> {
+    #[inline(never)]
+    fn work_through(&mut self) -> Result<(), Ending> {
         let mut messages = 0;
         while let Some(message) = self.next_message()? {
             messages += 1;
-            self.check_user(checked)?;
+            self.check_user()?;
             // A long message is as much work as several short ones.
-            let refused = !self.pay(bucket, 1 + message.len() / RECV_BUFFER)?;
-            self.handle(message, refused);
+            let refused = !self.pay(1 + message.len() / FULL_RECV_BUFFER)?;
+            self.handle(&message, refused);
             if messages > 1 {
                 thread::yield_now(); // Who has much to say lets the others in between.
             }
         }
         if messages == 0 {
             // Waking us up for a part of a message is work as well.
-            self.pay(bucket, 1)?;
-            self.check_user(checked)?;
+            self.pay(1)?;
+            self.check_user()?;
             thread::yield_now();
         }
         Ok(())
@@ -204,8 +221,8 @@ impl Client<'_> {
     /// Takes `cost` out of the client's bucket; false if there is not that much in it. Then this
     /// also waits, with no lock: meanwhile what the client sends stays in its own network stack, and
     /// costs us nothing.
-    fn pay(&self, bucket: &mut RateBucket, cost: usize) -> Result<bool, Ending> {
-        match bucket.take(Instant::now(), cost) {
+    fn pay(&mut self, cost: usize) -> Result<bool, Ending> {
+        match self.bucket.take(Instant::now(), cost) {
             Verdict::Allowed => Ok(true),
             Verdict::Refused => {
                 self.shared.floods.wait(FLOOD_PAUSE);
@@ -216,11 +233,21 @@ impl Client<'_> {
     }
 
     /// Waits for bytes from the client, and pings it when none come.
-    fn receive<'b>(&self, buffer: &'b mut [u8]) -> Result<&'b [u8], Ending> {
+    fn receive(&mut self) -> Result<(), Ending> {
+        match self.recv_was_full {
+            false => self.receive_at_most::<RECV_BUFFER>(),
+            true => self.receive_at_most::<FULL_RECV_BUFFER>(),
+        }
+    }
+
+    /// Not inlined: between two calls the buffer's part of the stack serves the messages' handling.
+    #[inline(never)]
+    fn receive_at_most<const SIZE: usize>(&mut self) -> Result<(), Ending> {
+        let mut buffer = [0; SIZE];
         let timeouts = &self.shared.timeouts;
         let mut pinged = false;
         loop {
-            match (&*self.peer.socket).read(buffer) {
+            match (&*self.peer.socket).read(&mut buffer) {
                 Ok(0) if self.shared.stopping.load(Ordering::Relaxed) => {
                     return Err(Ending::Stopping);
                 }
@@ -229,7 +256,10 @@ impl Client<'_> {
                     if pinged {
                         self.peer.socket.set_read_timeout(Some(timeouts.idle)).map_err(gone)?;
                     }
-                    return Ok(buffer.get(..count).unwrap_or_default());
+                    self.recv_was_full = count == SIZE;
+                    let bytes = buffer.get(..count).unwrap_or_default();
+                    self.peer.websocket.lock().get_mut().feed(bytes);
+                    return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) && !pinged => {
@@ -265,12 +295,14 @@ impl Client<'_> {
     }
 
     /// Does what a message asks for, or tells the client why not; `refused` if it is over its rate.
-    fn handle(&self, message: Message, refused: bool) {
-        if message.is_ping() || message.is_pong() {
-            return;
-        }
+    fn handle(&self, message: &Message, refused: bool) {
         // Clients send either kind; recipients always get text.
-        let text = match message.into_text() {
+        let text = match message {
+            Message::Text(text) => Ok(text.clone()),
+            Message::Binary(bytes) => Utf8Bytes::try_from(bytes.clone()),
+            _ => return,
+        };
+        let text = match text {
             Ok(text) => text,
             Err(error) => {
                 let fault = Fault::InvalidJson(error.to_string());
@@ -306,7 +338,7 @@ impl Client<'_> {
     /// Sends to this client itself. If that fails, the socket is of no use any more, and the next
     /// `receive` says so.
     fn reply(&self, text: String) {
-        let sent = self.peer.websocket.lock().send(Message::Text(text.into()));
+        let sent = send_text(&mut self.peer.websocket.lock(), text.into());
         if sent.is_err() {
             self.peer.disconnect();
         }
@@ -319,14 +351,14 @@ impl Client<'_> {
 
     /// Ends who is not in the users file any more with the token of the login. Looks now and then:
     /// at the latest after the next ping, as one who is silent answers that.
-    fn check_user(&self, checked: &mut Instant) -> Result<(), Ending> {
+    fn check_user(&mut self) -> Result<(), Ending> {
         let Some(users) = &self.shared.users else {
             return Ok(());
         };
-        if checked.elapsed() < self.shared.timeouts.idle {
+        if self.checked.elapsed() < self.shared.timeouts.idle {
             return Ok(());
         }
-        *checked = Instant::now();
+        self.checked = Instant::now();
         let user = {
             let websocket = self.peer.websocket.lock();
             websocket.get_ref().user.as_ref().map(|user| (user.name.clone(), user.token_hash))
@@ -471,7 +503,7 @@ impl Client<'_> {
                 user.partners.remove(me);
             }
         }
-        send(&peer, &mut recipient, to, Message::Text(text.clone()))?;
+        send(&peer, &mut recipient, to, text.clone())?;
         debug!("{signal} from {me:?} to {to:?}, {} bytes", text.len());
         Ok(())
     }
@@ -539,7 +571,7 @@ impl Client<'_> {
             None => false,
         };
         if parted {
-            let goodbye = Message::Text(protocol::goodbye(me, partner).into());
+            let goodbye = protocol::goodbye(me, partner).into();
             // If these fail, the socket is gone, and sending says so.
             let _ = recipient.get_mut().set_patience(patience);
             send(&peer, &mut recipient, partner, goodbye)?;
@@ -550,7 +582,7 @@ impl Client<'_> {
 }
 
 /// Whatever ended the client: the name is free, the partners know, and the socket is closed.
-impl Drop for Client<'_> {
+impl Drop for Client {
     fn drop(&mut self) {
         if !matches!(self.ending, Ending::Stopping) {
             self.shared.endings.wait(Duration::ZERO);
@@ -611,9 +643,22 @@ fn send(
     peer: &Peer,
     recipient: &mut WebSocket<Wire>,
     name: &str,
-    message: Message,
+    text: Utf8Bytes,
 ) -> Result<(), Fault> {
-    recipient.send(message).map_err(|error| give_up(peer, name, &error))
+    send_text(recipient, text).map_err(|error| give_up(peer, name, &error))
+}
+
+/// Sends a text message. (`WebSocket::send` would do the same, and keep a buffer as long as the
+/// longest message that the client ever got.)
+fn send_text(websocket: &mut WebSocket<Wire>, text: Utf8Bytes) -> Result<(), Error> {
+    if !websocket.can_write() {
+        return Err(ProtocolError::SendAfterClosing.into());
+    }
+    let frame = Frame::message(text, OpCode::Data(Data::Text), true);
+    let mut bytes = Vec::with_capacity(frame.len());
+    frame.format(&mut bytes)?;
+    websocket.get_mut().write_all(&bytes)?;
+    Ok(websocket.get_mut().flush()?)
 }
 
 fn give_up(peer: &Peer, name: &str, reason: &dyn fmt::Display) -> Fault {
@@ -645,7 +690,7 @@ mod tests {
     use crate::http;
     use std::net::TcpListener;
 
-    fn shared() -> Shared {
+    fn shared() -> Arc<Shared> {
         let limits = Limits::default();
         let site = Site {
             settings: http::settings("[]", None, false),
@@ -653,7 +698,7 @@ mod tests {
             trust_proxy: vec![],
             proxy_hinted: AtomicBool::new(false),
         };
-        Shared {
+        Arc::new(Shared {
             registry: Registry::default(),
             slots: Slots::new(limits),
             limits,
@@ -664,11 +709,11 @@ mod tests {
             users: None,
             turn: None,
             stopping: AtomicBool::new(false),
-        }
+        })
     }
 
     /// A client as it is after the handshakes, and the other end of its socket.
-    fn client(shared: &Shared) -> (Client<'_>, TcpStream) {
+    fn client(shared: &Arc<Shared>) -> (Client, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let other_end = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, address) = listener.accept().unwrap();
@@ -676,12 +721,13 @@ mod tests {
         let mut wire = Wire::accept(socket.clone(), None, &shared.timeouts).unwrap();
         wire.end_handshake(&shared.timeouts).unwrap();
         let websocket = WebSocket::from_raw_socket(wire, Role::Server, None);
+        let slot = shared.slots.take(socket.clone()).unwrap();
         let peer = Peer { websocket: Arc::new(Mutex::new(websocket)), socket };
-        (Client { shared, peer, address, ending: Ending::Panicked }, other_end)
+        (Client::new(shared, peer, address, slot), other_end)
     }
 
     fn handle(client: &Client, text: &str) {
-        client.handle(Message::text(text), false);
+        client.handle(&Message::text(text), false);
     }
 
     #[test]
@@ -713,7 +759,7 @@ mod tests {
     #[test]
     fn being_called_does_not_use_up_ones_own_calls() {
         let mut shared = shared();
-        shared.limits.max_calls = 1;
+        Arc::get_mut(&mut shared).unwrap().limits.max_calls = 1;
         let names = ["alice", "bob", "carol"];
         let clients = names.map(|name| {
             let (client, other_end) = client(&shared);

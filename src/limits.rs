@@ -60,13 +60,17 @@ pub const MAX_HEAD: usize = 8 * 1024;
 /// Most headers in a request head. A proxy in front adds a dozen to a browser's fifteen.
 pub const MAX_HEADERS: usize = 64;
 
-/// Bytes that one `recv` can take. A real offer fits, so that a message costs one system call. The
-/// buffer lies on stack pages that the TLS and HTTP handshakes have touched already.
-pub const RECV_BUFFER: usize = 8 * 1024;
+/// Bytes that the first `recv` of a message can take. A candidate fits, and an audio offer of 2 KiB
+/// with its frame's header, so that such a message costs one system call. The buffer is on the
+/// thread's stack, and with this size an idle client has touched two pages of that, not three.
+pub const RECV_BUFFER: usize = 2 * 1024 + 256;
 
-/// Bytes of read buffer that tungstenite keeps for each client; it grows for a larger message.
+/// Bytes that one `recv` can take when the one before was full, so that there is probably more.
+pub const FULL_RECV_BUFFER: usize = 8 * 1024;
+
+/// Bytes that tungstenite reads at a time, and keeps for each client; for a larger message it grows.
 /// (Its own default is 128 KiB, allocated at once.)
-pub const READ_BUFFER: usize = 2 * 1024;
+pub const READ_BUFFER: usize = 256;
 
 /// What the kernel may keep for a client that does not read, and of what a client sends while we
 /// don't, in bytes each. (Linux takes it twice, for its own bookkeeping, and would otherwise let it
@@ -161,7 +165,7 @@ pub struct Limits {
     /// Largest message, in bytes. An offer with audio and video is 4 to 10 KB.
     pub max_message: usize,
     /// Messages a second from one connection, once [`BURST_SECONDS`] worth of them at once are used
-    /// up. A call's start is a few dozen. Each [`RECV_BUFFER`] of a message that is full counts as
+    /// up. A call's start is a few dozen. Each [`FULL_RECV_BUFFER`] of a message that is full counts as
     /// one more, and so does a wake-up for less than a message.
     pub max_rate: usize,
     /// Calls that one connection can have made or answered and not ended. A mesh call is one for each
@@ -240,7 +244,7 @@ impl Limits {
         let partner = MAX_NAME + 64; // in a tree of names
         let parts = [
             (CLIENT_STACK, "the thread's stack, if all of it were touched"),
-            (RECV_BUFFER, "received, not yet taken"),
+            (FULL_RECV_BUFFER, "received, not yet taken"),
             (
                 message.checked_mul(2)?.checked_add(READ_BUFFER)?,
                 "a frame, and the fragments before it",

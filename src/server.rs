@@ -18,7 +18,7 @@ use log::{Level, info, log, warn};
 use serde::de::IgnoredAny;
 use socket2::{Domain, Socket, Type};
 
-use crate::client::{self, Shared};
+use crate::client::{self, Client, Shared};
 use crate::config::{Config, Listen, Tls};
 use crate::http::{self, Site};
 use crate::limits::{
@@ -321,11 +321,22 @@ fn start_client(
         }
     };
     let shared = shared.clone();
-    thread::Builder::new()
-        .name("client".into())
-        .stack_size(CLIENT_STACK)
-        .spawn(move || client::serve(&shared, slot, socket, address, tls.as_deref()))?;
+    spawn("login", move || {
+        let client = client::shake_hands(&shared, slot, socket, address, tls.as_deref());
+        // The handshakes and the login go deep, and a thread keeps what it has once touched of its
+        // stack. So what comes now, which can last for days, gets a thread of its own.
+        if let Some(client) = client.and_then(Client::until_login)
+            && let Err(error) = spawn("client", move || client.serve())
+        {
+            warn!("{address} disconnected: cannot start a thread: {error}");
+        }
+    })?;
     Ok(None)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.into()).stack_size(CLIENT_STACK).spawn(work)?;
+    Ok(())
 }
 
 /// Answers 503 without waiting for anything. The response fits an empty send buffer; if the request

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use native_tls::{HandshakeError, TlsAcceptor, TlsStream};
 use parking_lot::Condvar;
 
-use crate::limits::{FLOOD_PAUSE, HANDSHAKE_READS, RECV_BUFFER, Timeouts};
+use crate::limits::{FLOOD_PAUSE, FULL_RECV_BUFFER, HANDSHAKE_READS, Timeouts};
 
 /// A client's stream, and what other threads must know about that client under the same lock.
 pub struct Wire {
@@ -127,7 +127,7 @@ impl Wire {
         self.socket.set_write_timeout(Some(patience))
     }
 
-    /// Hands over bytes that came from the client. At most [`RECV_BUFFER`] at a time, and read to
+    /// Hands over bytes that came from the client. At most [`FULL_RECV_BUFFER`] at a time, and read to
     /// the end before the next: the inbox never holds more than that.
     pub fn feed(&mut self, bytes: &[u8]) {
         let feed = self.feed_mut();
@@ -193,7 +193,7 @@ impl Read for Feed {
             if self.reads > HANDSHAKE_READS {
                 thread::sleep(FLOOD_PAUSE);
             }
-            let mut received = vec![0; RECV_BUFFER];
+            let mut received = vec![0; FULL_RECV_BUFFER];
             let count = read_until(deadline, &self.socket, &mut received)?;
             received.truncate(count);
             self.inbox = received;

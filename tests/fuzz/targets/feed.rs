@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use signal_server::limits::{Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER, Timeouts};
+use signal_server::limits::{Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, FULL_RECV_BUFFER, Timeouts};
 use signal_server::wire::Wire;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, WebSocket};
@@ -88,7 +88,7 @@ fuzz_target!(|data: &[u8]| {
     for pair in cuts.windows(2).map(|pair| pair[1] - pair[0]).chain([rest.len()]) {
         let (portion, after) = rest.split_at(pair.min(rest.len()));
         rest = after;
-        for portion in portion.chunks(RECV_BUFFER) {
+        for portion in portion.chunks(FULL_RECV_BUFFER) {
             if goes_on {
                 websocket.get_mut().feed(portion);
                 goes_on = read_all(&mut websocket, &mut heard);
