@@ -1,10 +1,11 @@
-//! One client's life on its own thread, from the handshakes to the goodbye.
+//! One client's life on its own thread, from the handshakes to the goodbye. (Two threads, one after
+//! the other: the first ends with the login.)
 //!
 //! ```text
-//!   serve ─► handshakes ─► run ─┬► receive        waits for bytes, holding no lock
-//!                          ▲    ├► next_message   locks this client, reads one message
-//!                          │    └► handle ─► login, or relay ─► reach ─► the recipient's socket
-//!                          └────────────────────────┘
+//!   shake_hands ─► serve_while ─┬► receive        waits for bytes, holding no lock
+//!                       ▲       ├► next_message   locks this client, reads one message
+//!                       │       └► handle ─► login, or relay ─► reach ─► the recipient's socket
+//!                       └──────────────────────────────┘
 //! ```
 //!
 //! The rules of the locks: never hold two, and never wait for bytes with one. A message is taken out
@@ -498,7 +499,9 @@ impl Client {
         let mut recipient = reach(&peer, to, patience)?;
         if let Some(user) = &mut recipient.get_mut().user {
             if signal.makes_partners() && me != to {
-                user.partners.entry(me.into()).or_insert(false);
+                if !user.partners.contains_key(me) {
+                    user.partners.insert(me.into(), false);
+                }
             } else if signal == Signal::Leave {
                 user.partners.remove(me);
             }

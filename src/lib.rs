@@ -18,6 +18,8 @@
 //! ```
 //!
 //! Alice's thread does all of that, up to bob's socket. There is no queue and no second wake-up.
+//! (Her handshakes and her login were done by a thread before that one, which went deep into its
+//! stack, and gave it back when it ended.)
 //!
 //! # The locks
 //!
