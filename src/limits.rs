@@ -599,6 +599,18 @@ mod tests {
     }
 
     #[test]
+    fn a_crowd_goes_through_a_gate_one_after_the_other() {
+        let gate = Gate::default();
+        let start = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..50 {
+                scope.spawn(|| gate.wait(Duration::from_millis(20)));
+            }
+        });
+        assert!(start.elapsed() >= Duration::from_millis(20) + GATE_INTERVAL * 49);
+    }
+
+    #[test]
     fn no_limit_is_no_limit() {
         let now = Instant::now();
         let mut bucket = RateBucket::new(usize::MAX, now);

@@ -271,3 +271,26 @@ fn time_left(deadline: Instant) -> io::Result<Duration> {
         left => Ok(left),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_handshake_that_drips_is_read_five_times_a_second() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut other_end = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        let mut wire = Wire::accept(socket.into(), None, &Timeouts::default()).unwrap();
+        let mut drip = || {
+            other_end.write_all(b"x").unwrap();
+            assert_eq!(wire.read(&mut [0; 10]).unwrap(), 1);
+        };
+        (0..HANDSHAKE_READS).for_each(|_| drip());
+        let start = Instant::now();
+        drip();
+        drip();
+        assert!(start.elapsed() >= FLOOD_PAUSE * 2);
+    }
+}
