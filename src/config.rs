@@ -1,18 +1,19 @@
-//! Arguments and environment to a [`Config`]. Reads the ICE servers' file; opens nothing else.
+//! Arguments and environment to a [`Config`], and how a file that they name is read.
 //!
 //! An argument wins over the environment, and that over the default.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use log::LevelFilter;
 use serde_json::Value;
 
-use crate::limits::{Limits, MAX_TURN_URLS};
+use crate::limits::{Limits, MAX_FILE, MAX_TURN_URLS};
 
 /// The port of `ws://` and the page unless `--listen` says otherwise.
 const DEFAULT_PORT: u16 = 8080;
@@ -336,6 +337,24 @@ impl Command {
     }
 }
 
+/// Reads a text file of the operator's, without the mark that some editors put in front. Who serves
+/// clients reads some again, and must neither wait for a pipe nor run out of memory.
+///
+/// # Errors
+/// It can't be read, is no ordinary file, is larger than [`MAX_FILE`], or not UTF-8 (which is
+/// [`io::ErrorKind::InvalidData`]).
+pub fn read_file(path: &Path) -> io::Result<String> {
+    let file = fs::metadata(path)?;
+    if !file.is_file() {
+        return Err(io::Error::other("not an ordinary file"));
+    }
+    if file.len() > MAX_FILE {
+        return Err(io::Error::other(format!("larger than {MAX_FILE} bytes")));
+    }
+    let text = fs::read_to_string(path)?;
+    Ok(text.trim_start_matches('\u{feff}').into())
+}
+
 /// The option or variable that a value came from, and the value.
 type Given = (String, OsString);
 
@@ -514,7 +533,7 @@ fn read_ice_servers((name, path): Given) -> Result<String, ConfigError> {
     let path = PathBuf::from(path);
     let wrong =
         |reason: String| ConfigError::File(format!("{name} file {}: {reason}", path.display()));
-    let text = fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+    let text = read_file(&path).map_err(|error| wrong(error.to_string()))?;
     let value: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     let servers = value.as_array().ok_or_else(|| wrong("must be a JSON array".into()))?;
     for (index, server) in servers.iter().enumerate() {

@@ -51,6 +51,9 @@ pub const TURN_TTL: Duration = Duration::from_secs(12 * 60 * 60);
 /// must fit into [`MAX_REPLY_OVERHEAD`].
 pub const MAX_TURN_URLS: usize = 400;
 
+/// Largest file that is read for the operator, in bytes: 12,000 users, or a certificate of 500 links.
+pub const MAX_FILE: u64 = 1024 * 1024;
+
 /// How long a `user` command waits for another one that is writing the users file.
 pub const USERS_FILE_PATIENCE: Duration = Duration::from_secs(2);
 

@@ -5,7 +5,6 @@
 //! `use-auth-secret` (draft-uberti-behave-turn-rest-00, section 2.2). No message goes between the
 //! two servers, and nobody learns the secret.
 
-use std::fs;
 use std::time::SystemTime;
 
 use data_encoding::BASE64;
@@ -13,7 +12,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
 use sha1::Sha1;
 
-use crate::config::TurnOptions;
+use crate::config::{TurnOptions, read_file};
 use crate::limits::TURN_TTL;
 use crate::protocol::percent_encode;
 
@@ -30,7 +29,7 @@ impl Turn {
     /// A sentence for the operator: it can't be read, or it is not one line.
     pub fn load(options: &TurnOptions) -> Result<Turn, String> {
         let path = options.secret.display();
-        let text = fs::read_to_string(&options.secret)
+        let text = read_file(&options.secret)
             .map_err(|error| format!("cannot read the TURN secret {path}: {error}"))?;
         let secret = text.trim();
         if secret.is_empty() || secret.contains('\n') {

@@ -2,8 +2,9 @@
 
 mod common;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::Permissions;
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::{Client, Link, Local, Server, message, scratch};
 use serde_json::{Value, json};
-use signal_server::limits::{LOGIN_PAUSE, LOGIN_TRIES, Timeouts};
+use signal_server::limits::{LOGIN_PAUSE, LOGIN_TRIES, MAX_FILE, Timeouts};
 
 /// Runs `signal-server user …`, and returns its exit code and what it printed.
 fn user(file: &Path, arguments: &[&str]) -> (i32, String) {
@@ -136,6 +137,32 @@ fn an_edit_counts_from_the_next_login_on_and_a_broken_one_changes_nothing() {
 }
 
 #[test]
+fn what_is_no_file_of_users_holds_up_no_login() {
+    let file = users_file("no file");
+    let token = add(&file, "alice");
+    let good = fs::read_to_string(&file).unwrap();
+    let server = server(&file);
+    let mut alice = server.connect(Link::Plain);
+    let mut enters =
+        || log_in(&mut alice, "alice", &token)["reason"].as_str() != Some("unauthorized");
+    assert!(enters());
+    fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    assert!(enters());
+    server.wait_for_log("not an ordinary file; until that is mended");
+    fs::remove_file(&file).unwrap();
+    File::create(&file).unwrap().set_len(MAX_FILE + 1).unwrap();
+    assert!(enters());
+    server.wait_for_log("larger than 1048576 bytes; until that is mended");
+    // As some editors begin a file.
+    fs::write(&file, format!("\u{feff}{good}")).unwrap();
+    assert!(enters());
+    assert_eq!(user(&file, &["list"]), (0, "alice\n".into()));
+    assert_eq!(user(&file, &["remove", "alice"]).0, 0);
+    assert!(!enters());
+}
+
+#[test]
 fn who_is_no_user_any_more_is_disconnected_at_the_next_keepalive() {
     let file = users_file("removed");
     let names = ["alice", "bob", "carol", "dave"];
@@ -221,7 +248,13 @@ fn the_user_command_adds_lists_and_removes() {
     assert!(token.len() == 43 && said.contains(&format!("\n  {token}\n")), "{said}");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 
+    // Who made it readable for the server's group finds it so after the next change.
+    fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+    let other_group = chown(&file, None, Some(1)).is_ok(); // if we may
     add(&file, "al:ice");
+    let metadata = fs::metadata(&file).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
+    assert!(!other_group || metadata.gid() == 1);
     let before = fs::read_to_string(&file).unwrap();
     for (arguments, word) in [
         (&["add", "al:ice"][..], "is in"),
