@@ -346,7 +346,7 @@ impl Command {
 pub fn read_file(path: &Path) -> io::Result<String> {
     let file = fs::metadata(path)?;
     if !file.is_file() {
-        return Err(io::Error::other("not an ordinary file"));
+        return Err(io::Error::other("a directory or a pipe, not an ordinary file"));
     }
     if file.len() > MAX_FILE {
         return Err(io::Error::other(format!("larger than {MAX_FILE} bytes")));

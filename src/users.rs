@@ -61,8 +61,7 @@ impl Users {
     /// The hash of the user's token, if this is the token of a user called `name`. Waits for
     /// [`LOGIN_PAUSE`] if too many logins from this address were wrong.
     pub fn admit(&self, address: IpAddr, name: &str, token: &str) -> Option<Hash> {
-        let block = block_of(address);
-        if self.list.lock().must_wait(block, Instant::now()) {
+        if self.is_suspect(address) {
             thread::sleep(LOGIN_PAUSE);
         }
         let given: Hash = Sha256::digest(token).into();
@@ -72,8 +71,13 @@ impl Users {
         if given == known {
             return Some(known);
         }
-        self.list.lock().note_wrong(block, Instant::now());
+        self.list.lock().note_wrong(block_of(address), Instant::now());
         None
+    }
+
+    /// Whether too many logins from this address were wrong.
+    pub fn is_suspect(&self, address: IpAddr) -> bool {
+        self.list.lock().is_suspect(block_of(address), Instant::now())
     }
 
     /// The hash of this user's token, if there is such a user.
@@ -100,12 +104,9 @@ impl Users {
 }
 
 impl List {
-    fn must_wait(&mut self, block: IpAddr, now: Instant) -> bool {
+    fn is_suspect(&mut self, block: IpAddr, now: Instant) -> bool {
         self.wrong.retain(|_, (first, _)| now.duration_since(*first) < LOGIN_WINDOW);
-        match self.wrong.get(&block) {
-            Some((_, count)) => *count >= LOGIN_TRIES,
-            None => self.wrong.len() >= LOGIN_ADDRESSES,
-        }
+        self.wrong.get(&block).is_some_and(|(_, count)| *count >= LOGIN_TRIES)
     }
 
     fn note_wrong(&mut self, block: IpAddr, now: Instant) {
@@ -343,12 +344,12 @@ mod tests {
         let (now, mut list) = (Instant::now(), users.list.lock());
         let block = |ip: &str| block_of(ip.parse().unwrap());
         for _ in 0..LOGIN_TRIES {
-            assert!(!list.must_wait(block("2001:db8::1"), now));
+            assert!(!list.is_suspect(block("2001:db8::1"), now));
             list.note_wrong(block("2001:db8::1"), now);
         }
-        assert!(list.must_wait(block("2001:db8::2"), now));
-        assert!(!list.must_wait(block("2001:db8:0:1::1"), now));
-        assert!(!list.must_wait(block("2001:db8::1"), now + LOGIN_WINDOW));
+        assert!(list.is_suspect(block("2001:db8::2"), now));
+        assert!(!list.is_suspect(block("2001:db8:0:1::1"), now));
+        assert!(!list.is_suspect(block("2001:db8::1"), now + LOGIN_WINDOW));
         assert!(list.wrong.is_empty());
     }
 
@@ -360,9 +361,11 @@ mod tests {
             list.note_wrong(std::net::Ipv4Addr::from_bits(number).into(), now);
         }
         assert_eq!(list.wrong.len(), LOGIN_ADDRESSES);
+        // Who comes then is not the one to suffer.
         let stranger = [192, 0, 2, 1].into();
-        assert!(list.must_wait(stranger, now));
-        assert!(!list.must_wait(stranger, now + LOGIN_WINDOW));
+        assert!(!list.is_suspect(stranger, now));
+        list.is_suspect(stranger, now + LOGIN_WINDOW);
+        assert!(list.wrong.is_empty());
     }
 
     #[test]

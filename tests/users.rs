@@ -197,23 +197,37 @@ fn who_is_no_user_any_more_is_disconnected_at_the_next_keepalive() {
 }
 
 #[test]
-fn a_removed_user_cannot_stay_behind_logins_that_wait() {
-    let file = users_file("lingering");
+fn wrong_logins_in_a_queue_do_not_hold_a_place_for_hours() {
+    let file = users_file("queue");
+    add(&file, "alice");
+    let server = server(&file);
+    let mut mallory = server.connect(Link::Plain);
+    let login = json!({"signalType": "login", "fromUser": "alice", "token": "wrong"});
+    for _ in 0..10 * LOGIN_TRIES {
+        mallory.send_json(&login);
+    }
+    for _ in 0..LOGIN_TRIES {
+        assert_eq!(outcome(&mallory.receive_json()), refused("unauthorized"));
+    }
+    assert_eq!(mallory.closed_with(), 1008);
+    server.wait_for_log("too many wrong logins, closed with 1008 (0 connections open)");
+}
+
+#[test]
+fn who_waits_with_a_login_still_hears_that_the_server_stops() {
+    let file = users_file("stop");
     let token = add(&file, "alice");
-    let timeouts = Timeouts { idle: Duration::from_millis(100), ..Timeouts::default() };
-    let server = Local::start_with(timeouts, &["--users", file.to_str().unwrap()]);
-    let mut alice = server.door.connect(Link::Plain);
-    assert_eq!(log_in(&mut alice, "alice", &token)["success"], "1");
-    assert_eq!(user(&file, &["remove", "alice"]).0, 0);
-    let queued = 2 * LOGIN_TRIES;
-    for _ in 0..queued {
-        alice.send_json(&json!({"signalType": "login", "fromUser": "alice", "token": "wrong"}));
+    let server = server(&file);
+    let mut alice = server.connect(Link::Plain);
+    for _ in 0..LOGIN_TRIES {
+        log_in(&mut alice, "alice", "wrong");
     }
-    let mut answered = 0;
-    while let tungstenite::Message::Text(_) = alice.receive_message() {
-        answered += 1;
-    }
-    assert!(answered <= LOGIN_TRIES + 1, "{answered} of {queued}");
+    let mut alice = server.connect(Link::Plain);
+    alice.send_json(&json!({"signalType": "login", "fromUser": "alice", "token": token}));
+    server.wait_for_log("2 connections open");
+    server.signal("TERM");
+    assert_eq!(alice.receive_json()["success"], "1");
+    assert_eq!(alice.closed_with(), 1001);
 }
 
 #[test]
@@ -227,6 +241,8 @@ fn too_many_wrong_tokens_make_an_address_wait_and_then_the_right_one_gets_in() {
     for _ in 0..LOGIN_TRIES {
         assert_eq!(outcome(&log_in(&mut alice, "alice", "wrong")), refused("unauthorized"));
     }
+    assert_eq!(alice.closed_with(), 1008);
+    let mut alice = server.connect(Link::Plain);
     let start = Instant::now();
     alice.send_json(&json!({"signalType": "login", "fromUser": "alice", "token": alices}));
     // Who is in already, from the same address, does not notice.
