@@ -205,7 +205,7 @@ impl Client {
             self.check_user()?;
             // A long message is as much work as several short ones.
             let refused = !self.pay(1 + message.len() / FULL_RECV_BUFFER)?;
-            self.handle(&message, refused);
+            self.handle(&message, refused)?;
             if messages > 1 {
                 thread::yield_now(); // Who has much to say lets the others in between.
             }
@@ -296,36 +296,38 @@ impl Client {
     }
 
     /// Does what a message asks for, or tells the client why not; `refused` if it is over its rate.
-    fn handle(&self, message: &Message, refused: bool) {
+    fn handle(&self, message: &Message, refused: bool) -> Result<(), Ending> {
         // Clients send either kind; recipients always get text.
         let text = match message {
             Message::Text(text) => Ok(text.clone()),
             Message::Binary(bytes) => Utf8Bytes::try_from(bytes.clone()),
-            _ => return,
+            _ => return Ok(()),
         };
         let text = match text {
             Ok(text) => text,
             Err(error) => {
                 let fault = Fault::InvalidJson(error.to_string());
-                return self.refuse(&fault, protocol::error_reply(&fault, None, None));
+                self.refuse(&fault, protocol::error_reply(&fault, None, None));
+                return Ok(());
             }
         };
         let envelope = match Envelope::parse(&text) {
             Ok(envelope) => envelope,
-            Err(fault) => return self.refuse(&fault, protocol::error_reply(&fault, None, None)),
+            Err(fault) => {
+                self.refuse(&fault, protocol::error_reply(&fault, None, None));
+                return Ok(());
+            }
         };
         let signal = if refused { Err(Fault::RateLimited) } else { envelope.signal(&text) };
         let done = match signal {
-            Ok(Signal::Login) => {
-                self.login(&envelope, &text);
-                Ok(())
-            }
+            Ok(Signal::Login) => return self.login(&envelope, &text),
             Ok(signal) => self.relay(signal, &envelope, &text),
             Err(fault) => Err(fault),
         };
         if let Err(fault) = done {
             self.refuse(&fault, envelope.refusal(&fault));
         }
+        Ok(())
     }
 
     fn refuse(&self, fault: &Fault, reply: String) {
@@ -374,7 +376,7 @@ impl Client {
 
     // ---- login ----
 
-    fn login(&self, envelope: &Envelope, text: &str) {
+    fn login(&self, envelope: &Envelope, text: &str) -> Result<(), Ending> {
         let name = envelope.from_user.as_ref().map(|name| name.text()).unwrap_or_default();
         let outcome = self.log_in_as(&name, text);
         match outcome {
@@ -386,6 +388,15 @@ impl Client {
         }
         let ice_servers = || Some(self.shared.turn.as_ref()?.ice_servers(&name));
         self.reply(protocol::login_reply(text, outcome.map(|()| ice_servers())));
+        match (outcome, &self.shared.users) {
+            // Or the next one, which may be here already, would wait as well, and so for hours.
+            (Err(LoginRefusal::Unauthorized), Some(users))
+                if users.is_suspect(self.address.ip()) =>
+            {
+                Err(Ending::Broken(CloseCode::Policy, "too many wrong logins"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn log_in_as(&self, name: &str, text: &str) -> Result<(), LoginRefusal> {
@@ -730,7 +741,7 @@ mod tests {
     }
 
     fn handle(client: &Client, text: &str) {
-        client.handle(&Message::text(text), false);
+        let _ = client.handle(&Message::text(text), false);
     }
 
     #[test]

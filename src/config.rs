@@ -1,18 +1,19 @@
-//! Arguments and environment to a [`Config`]. Reads the ICE servers' file; opens nothing else.
+//! Arguments and environment to a [`Config`], and how a file that they name is read.
 //!
 //! An argument wins over the environment, and that over the default.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use log::LevelFilter;
 use serde_json::Value;
 
-use crate::limits::{Limits, MAX_TURN_URLS};
+use crate::limits::{Limits, MAX_FILE, MAX_TURN_URLS};
 
 /// The port of `ws://` and the page unless `--listen` says otherwise.
 const DEFAULT_PORT: u16 = 8080;
@@ -23,6 +24,10 @@ const DEFAULT_KEY: &str = "certs/key.pem";
 
 /// The page that a new user's link opens unless `--url` says otherwise.
 const DEFAULT_URL: &str = "https://localhost:8443/";
+
+/// The options that take a value. The environment has each as well: `--max-rate` as `SIGNAL_MAX_RATE`.
+const OPTIONS: &str = "listen tls-listen cert key ice-servers turn turn-secret users url log \
+     max-connections max-per-ip max-message max-rate max-calls allow-origin trust-proxy";
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -210,96 +215,59 @@ impl Command {
         arguments: impl IntoIterator<Item = OsString>,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Command, ConfigError> {
-        // A variable that is set to nothing counts as not set, as in `SIGNAL_CERT= signal-server`.
-        let variable = |name: &str| {
-            environment(name).filter(|value| !value.is_empty()).map(|value| (name.into(), value))
-        };
-        let mut listen = variable("SIGNAL_LISTEN");
-        let mut tls_listen = variable("SIGNAL_TLS_LISTEN");
-        let mut cert = variable("SIGNAL_CERT");
-        let mut key = variable("SIGNAL_KEY");
-        let mut ice_servers = variable("SIGNAL_ICE_SERVERS");
-        let mut turn = Vec::new();
-        let mut turn_secret = variable("SIGNAL_TURN_SECRET");
-        let mut users = variable("SIGNAL_USERS");
-        let mut log = variable("SIGNAL_LOG");
-        let mut max_connections = variable("SIGNAL_MAX_CONNECTIONS");
-        let mut max_per_ip = variable("SIGNAL_MAX_PER_IP");
-        let mut max_message = variable("SIGNAL_MAX_MESSAGE");
-        let mut max_rate = variable("SIGNAL_MAX_RATE");
-        let mut max_calls = variable("SIGNAL_MAX_CALLS");
-        let mut allow_origin = Vec::new();
-        let mut trust_proxy = Vec::new();
-        let mut print_limits = false;
-        let mut check = false;
-
+        let mut given: Vec<(&str, OsString)> = Vec::new();
+        let mut words = Vec::new();
+        let (mut check, mut print_limits) = (false, false);
         let mut parser = lexopt::Parser::from_args(arguments);
         while let Some(argument) = parser.next().map_err(usage)? {
             use lexopt::prelude::*;
-            let (name, option) = match argument {
-                Long("print-limits") => {
-                    print_limits = true;
-                    continue;
-                }
-                Long("check") => {
-                    check = true;
-                    continue;
-                }
-                Long("allow-origin") => {
-                    let value = parser.value().map_err(usage)?;
-                    allow_origin.push(("--allow-origin".into(), value));
-                    continue;
-                }
-                Long("turn") => {
-                    turn.push(("--turn".into(), parser.value().map_err(usage)?));
-                    continue;
-                }
-                Long("trust-proxy") => {
-                    let value = parser.value().map_err(usage)?;
-                    trust_proxy.push(("--trust-proxy".into(), value));
-                    continue;
-                }
-                Value(word) if word == "user" => {
-                    return user_command(&mut parser, users).map(Command::User);
-                }
+            match argument {
                 Long("help") | Short('h') => return Ok(Command::Help),
                 Long("version") | Short('V') => return Ok(Command::Version),
-                Long("listen") => ("--listen", &mut listen),
-                Long("tls-listen") => ("--tls-listen", &mut tls_listen),
-                Long("cert") => ("--cert", &mut cert),
-                Long("key") => ("--key", &mut key),
-                Long("users") => ("--users", &mut users),
-                Long("turn-secret") => ("--turn-secret", &mut turn_secret),
-                Long("ice-servers") => ("--ice-servers", &mut ice_servers),
-                Long("log") => ("--log", &mut log),
-                Long("max-connections") => ("--max-connections", &mut max_connections),
-                Long("max-per-ip") => ("--max-per-ip", &mut max_per_ip),
-                Long("max-message") => ("--max-message", &mut max_message),
-                Long("max-rate") => ("--max-rate", &mut max_rate),
-                Long("max-calls") => ("--max-calls", &mut max_calls),
+                Long("check") => check = true,
+                Long("print-limits") => print_limits = true,
+                Long(name) => match OPTIONS.split(' ').find(|option| *option == name) {
+                    Some(option) => given.push((option, parser.value().map_err(usage)?)),
+                    None => return Err(usage(Long(name).unexpected())),
+                },
+                Value(word) if word == "user" || !words.is_empty() => words.push(word),
                 unknown => return Err(usage(unknown.unexpected())),
-            };
-            *option = Some((name.to_string(), parser.value().map_err(usage)?));
+            }
         }
-
-        if allow_origin.is_empty() {
-            allow_origin = several(variable("SIGNAL_ALLOW_ORIGIN"));
+        // A variable that is set to nothing counts as not set, as in `SIGNAL_CERT= signal-server`.
+        let variable = |option: &str| {
+            let name = format!("SIGNAL_{}", option.to_uppercase().replace('-', "_"));
+            environment(&name).filter(|value| !value.is_empty()).map(|value| (name, value))
+        };
+        let all = |option: &str| -> Vec<Given> {
+            let values = given.iter().filter(|(known, _)| *known == option);
+            values.map(|(known, value)| (format!("--{known}"), value.clone())).collect()
+        };
+        let last = |option: &str| all(option).pop().or_else(|| variable(option));
+        let several = |option: &str| match all(option) {
+            none if none.is_empty() => variable(option).map(split).unwrap_or_default(),
+            some => some,
+        };
+        if !words.is_empty() {
+            return user_command(&words, last("users"), last("url")).map(Command::User);
         }
-        if trust_proxy.is_empty() {
-            trust_proxy = several(variable("SIGNAL_TRUST_PROXY"));
-        }
-        if turn.is_empty() {
-            turn = several(variable("SIGNAL_TURN"));
-        }
+        let limit = |option: &str, default: usize| match last(option) {
+            None => Ok(default),
+            Some(given) => match parse_value(given, "a whole number, or 0 for no limit")? {
+                0 => Ok(usize::MAX),
+                limit => Ok(limit),
+            },
+        };
         let default = Limits::default();
         let limits = Limits {
-            max_connections: limit_value(max_connections, default.max_connections)?,
-            max_per_ip: limit_value(max_per_ip, default.max_per_ip)?,
-            max_message: limit_value(max_message, default.max_message)?,
-            max_rate: limit_value(max_rate, default.max_rate)?,
-            max_calls: limit_value(max_calls, default.max_calls)?,
+            max_connections: limit("max-connections", default.max_connections)?,
+            max_per_ip: limit("max-per-ip", default.max_per_ip)?,
+            max_message: limit("max-message", default.max_message)?,
+            max_rate: limit("max-rate", default.max_rate)?,
+            max_calls: limit("max-calls", default.max_calls)?,
         };
 
+        let (tls_listen, cert, key) = (last("tls-listen"), last("cert"), last("key"));
         let tls_asked_for = tls_listen.is_some() || cert.is_some() || key.is_some();
         let path = |option: Option<Given>, default: &str| {
             option.map_or_else(|| PathBuf::from(default), |(_, value)| value.into())
@@ -311,18 +279,22 @@ impl Command {
             listen => Tls::IfThere(listen, files),
         };
         let config = Config {
-            listen: listen_value(listen, DEFAULT_PORT)?,
+            listen: listen_value(last("listen"), DEFAULT_PORT)?,
             tls,
-            ice_servers: ice_servers.map_or_else(|| Ok("[]".into()), read_ice_servers)?,
-            turn: turn_options(turn, turn_secret)?,
+            ice_servers: last("ice-servers").map_or_else(|| Ok("[]".into()), read_ice_servers)?,
+            turn: turn_options(several("turn"), last("turn-secret"))?,
             limits,
-            users: users.map(|(_, path)| path.into()),
-            allow_origin: allow_origin.into_iter().map(origin).collect::<Result<_, _>>()?,
-            trust_proxy: trust_proxy
+            users: last("users").map(|(_, path)| path.into()),
+            allow_origin: several("allow-origin")
+                .into_iter()
+                .map(origin)
+                .collect::<Result<_, _>>()?,
+            trust_proxy: several("trust-proxy")
                 .into_iter()
                 .map(|given| parse_value(given, NETWORKS))
                 .collect::<Result<_, _>>()?,
-            log: log.map_or(Ok(LevelFilter::Info), |given| parse_value(given, LOG_LEVELS))?,
+            log: last("log")
+                .map_or(Ok(LevelFilter::Info), |given| parse_value(given, LOG_LEVELS))?,
         };
         if print_limits {
             return Ok(Command::PrintLimits(config));
@@ -336,6 +308,24 @@ impl Command {
     }
 }
 
+/// Reads a text file of the operator's, without the mark that some editors put in front. Who serves
+/// clients reads some again, and must neither wait for a pipe nor run out of memory.
+///
+/// # Errors
+/// It can't be read, is no ordinary file, is larger than [`MAX_FILE`], or not UTF-8 (which is
+/// [`io::ErrorKind::InvalidData`]).
+pub fn read_file(path: &Path) -> io::Result<String> {
+    let file = fs::metadata(path)?;
+    if !file.is_file() {
+        return Err(io::Error::other("a directory or a pipe, not an ordinary file"));
+    }
+    if file.len() > MAX_FILE {
+        return Err(io::Error::other(format!("larger than {MAX_FILE} bytes")));
+    }
+    let text = fs::read_to_string(path)?;
+    Ok(text.trim_start_matches('\u{feff}').into())
+}
+
 /// The option or variable that a value came from, and the value.
 type Given = (String, OsString);
 
@@ -343,38 +333,27 @@ const LOG_LEVELS: &str = "off, error, warn, info, debug or trace";
 const NETWORKS: &str = "an address or a network, such as 127.0.0.1 or 10.0.0.0/8";
 const ADDRESSES: &str = "an address and a port, such as 0.0.0.0:8080 or [::1]:8080, or off";
 
-/// What comes after the word `user`.
+/// What comes after the word `user`, which stands first among the words.
 fn user_command(
-    parser: &mut lexopt::Parser,
-    users: Option<Given>,
+    words: &[OsString],
+    file: Option<Given>,
+    url: Option<Given>,
 ) -> Result<UserCommand, ConfigError> {
-    let mut file = users.map(|(_, path)| PathBuf::from(path));
-    let mut url = DEFAULT_URL.to_string();
-    let mut words = Vec::new();
-    while let Some(argument) = parser.next().map_err(usage)? {
-        use lexopt::prelude::*;
-        match argument {
-            Long("users") => file = Some(parser.value().map_err(usage)?.into()),
-            Long("url") => url = parser.value().and_then(|url| url.string()).map_err(usage)?,
-            Value(word) => words.push(word.string().map_err(usage)?),
-            unknown => return Err(usage(unknown.unexpected())),
-        }
-    }
-    let wrong = |text: &str| Err(ConfigError::Usage(text.into()));
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let action = match *words {
+    let wrong = |text: &str| ConfigError::Usage(text.into());
+    let text = |word: OsString| word.into_string().map_err(|_| wrong("this is not UTF-8"));
+    let words = words.iter().skip(1).cloned().map(text).collect::<Result<Vec<_>, _>>()?;
+    let url = url.map_or_else(|| Ok(DEFAULT_URL.into()), |(_, url)| text(url))?;
+    let action = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["add", _] if url.contains('#') || !url.starts_with("http") => {
-            return wrong("--url takes the page's address, such as https://call.example.org/");
+            return Err(wrong("--url takes the page's address, such as https://call.example.org/"));
         }
         ["add", name] => UserAction::Add { name: name.into(), url },
         ["remove", name] => UserAction::Remove(name.into()),
         ["list"] => UserAction::List,
-        _ => return wrong("user takes: add NAME, remove NAME, or list"),
+        _ => return Err(wrong("user takes: add NAME, remove NAME, or list")),
     };
-    match file {
-        Some(file) => Ok(UserCommand { file, action }),
-        None => wrong("user needs the users file: --users FILE"),
-    }
+    let file = file.ok_or_else(|| wrong("user needs the users file: --users FILE"))?.1.into();
+    Ok(UserCommand { file, action })
 }
 
 fn usage(error: lexopt::Error) -> ConfigError {
@@ -390,23 +369,10 @@ fn listen_value(given: Option<Given>, default_port: u16) -> Result<Listen, Confi
 }
 
 /// The values of a variable that can have several.
-fn several(given: Option<Given>) -> Vec<Given> {
-    let Some((name, values)) = given else {
-        return vec![];
-    };
-    let values = values.to_string_lossy().into_owned();
+fn split((name, values): Given) -> Vec<Given> {
+    let values = values.to_string_lossy();
     let values = values.split([',', ' ']).filter(|value| !value.is_empty());
     values.map(|value| (name.clone(), value.into())).collect()
-}
-
-fn limit_value(given: Option<Given>, default: usize) -> Result<usize, ConfigError> {
-    match given {
-        None => Ok(default),
-        Some(given) => match parse_value(given, "a whole number, or 0 for no limit")? {
-            0 => Ok(usize::MAX),
-            limit => Ok(limit),
-        },
-    }
 }
 
 /// An origin as browsers write it: scheme, host and, unless it is the usual one, port (RFC 6454).
@@ -514,7 +480,7 @@ fn read_ice_servers((name, path): Given) -> Result<String, ConfigError> {
     let path = PathBuf::from(path);
     let wrong =
         |reason: String| ConfigError::File(format!("{name} file {}: {reason}", path.display()));
-    let text = fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+    let text = read_file(&path).map_err(|error| wrong(error.to_string()))?;
     let value: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     let servers = value.as_array().ok_or_else(|| wrong("must be a JSON array".into()))?;
     for (index, server) in servers.iter().enumerate() {
@@ -682,6 +648,16 @@ mod tests {
         for arguments in cases {
             let parsed = Command::parse(arguments.iter().map(Into::into), |_| None);
             assert!(matches!(parsed, Err(ConfigError::Usage(_))), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn every_option_is_in_the_help_and_looked_for() {
+        let source = include_str!("config.rs");
+        for option in OPTIONS.split(' ') {
+            assert!(HELP.contains(&format!("--{option} ")), "{option}");
+            let calls = ["last", "several", "limit"].map(|call| format!("{call}(\"{option}\""));
+            assert!(calls.iter().any(|call| source.contains(call)), "{option}");
         }
     }
 

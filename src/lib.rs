@@ -23,9 +23,9 @@
 //!
 //! # The locks
 //!
-//! There are five kinds: the registry's map, the table of open connections, the list of users, the
-//! certificate in use, and one for each client. No thread ever holds two. None does I/O under the
-//! first two and the certificate's; under that of the users a changed users file is read. Under a
+//! There are six kinds: the registry's map, the table of open connections, the turn at a gate, the
+//! certificate in use, the list of users, and one for each client. No thread ever holds two. None
+//! does I/O under the first four; under that of the users the users file is read, an ordinary one. Under a
 //! client's lock there is only I/O with that client, none of it waits for the client to *say*
 //! something, and it waits for the client to *take* something for at most one write timeout.
 //!

@@ -28,8 +28,8 @@ pub const MAX_REPLY_OVERHEAD: usize = 1024;
 /// Random bytes in a user's token. Nobody guesses 256 bits, so one fast hash is enough to keep them.
 pub const TOKEN_BYTES: usize = 32;
 
-/// Wrong logins from one address, each within [`LOGIN_WINDOW`] of the first, that cost it nothing.
-/// Each login from there after that takes [`LOGIN_PAUSE`]. It is not tokens that this protects,
+/// Wrong logins from one address within [`LOGIN_WINDOW`] of the first, before each login from there
+/// takes [`LOGIN_PAUSE`], and a wrong one ends its connection. It is not tokens that this protects,
 /// but the log and the processor from a program that tries for ever.
 pub const LOGIN_TRIES: u32 = 5;
 
@@ -37,10 +37,12 @@ pub const LOGIN_TRIES: u32 = 5;
 pub const LOGIN_WINDOW: Duration = Duration::from_secs(60);
 
 /// How long a login waits whose address had too many wrong ones. The right token gets in after it,
-/// so that a neighbour behind the same address is only slowed down: the call page waits for 10 s.
-pub const LOGIN_PAUSE: Duration = Duration::from_secs(5);
+/// so that a neighbour behind the same address is only slowed down. Shorter than
+/// [`Timeouts::stop`]: a server that stops can say goodbye to who waits.
+pub const LOGIN_PAUSE: Duration = Duration::from_millis(1500);
 
-/// How many addresses with wrong logins are remembered. While there are more, all others wait too.
+/// How many addresses with wrong logins are remembered. More than these are not slowed down: better
+/// than to slow down everybody, which an attacker with many addresses could else bring about.
 pub const LOGIN_ADDRESSES: usize = 1024;
 
 /// How long TURN credentials are good for. A page makes its line anew, and gets new ones, after half
@@ -50,6 +52,9 @@ pub const TURN_TTL: Duration = Duration::from_secs(12 * 60 * 60);
 /// The addresses of the TURN servers, in bytes together. One is about 40. With the credentials they
 /// must fit into [`MAX_REPLY_OVERHEAD`].
 pub const MAX_TURN_URLS: usize = 400;
+
+/// Largest file that is read for the operator, in bytes: 12,000 users, or a certificate of 500 links.
+pub const MAX_FILE: u64 = 1024 * 1024;
 
 /// How long a `user` command waits for another one that is writing the users file.
 pub const USERS_FILE_PATIENCE: Duration = Duration::from_secs(2);
@@ -208,7 +213,8 @@ impl Limits {
              silence                      {idle:?}, and {pong:?} more after a ping\n\
              a client that takes no data  {write:?}\n\
              the holder of a wanted name  {probe:?} to answer a ping\n\
-             wrong logins of an address   {LOGIN_TRIES} in {LOGIN_WINDOW:?}, then {LOGIN_PAUSE:?} for each login\n\
+             wrong logins of an address   {LOGIN_TRIES} in {LOGIN_WINDOW:?}, then {LOGIN_PAUSE:?} for each login,\n\
+             \u{20}                            and a wrong one ends its connection\n\
              after our last word          {linger:?}\n\
              after the signal to stop     {stop:?}\n\n",
             bound(self.max_connections, ""),

@@ -3,7 +3,6 @@
 //! Never touches a client's connection. Errors here are the operator's to mend, so each names the
 //! file, what is wrong, and what to run.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Instant;
@@ -12,7 +11,7 @@ use log::{Level, log};
 use native_tls::{Identity, Protocol, TlsAcceptor};
 use parking_lot::Mutex;
 
-use crate::config::Files;
+use crate::config::{Files, read_file};
 use crate::limits::{CERTIFICATE_PAUSE, EXPIRY_NOTICE};
 
 /// The pair of files that handshakes use. When they change, so do the handshakes.
@@ -143,21 +142,21 @@ impl Pair {
 }
 
 fn read(what: &str, path: &Path) -> Result<String, String> {
-    let bytes = fs::read(path).map_err(|error| {
+    read_file(path).map_err(|error| {
+        if error.kind() == ErrorKind::InvalidData {
+            return format!(
+                "the {what} file {} is not PEM (text that starts with -----BEGIN); if it is DER, \
+                 run: openssl {} -inform der -in {} -out {what}.pem",
+                path.display(),
+                if what == "key" { "pkcs8 -topk8 -nocrypt" } else { "x509" },
+                path.display()
+            );
+        }
         let remedy = match error.kind() {
             ErrorKind::PermissionDenied => "the server's user must be able to read it",
             _ => "to make a self-signed pair, run: sh certs/generate.sh",
         };
         format!("cannot read the {what} file {}: {error}; {remedy}", path.display())
-    })?;
-    String::from_utf8(bytes).map_err(|_| {
-        format!(
-            "the {what} file {} is not PEM (text that starts with -----BEGIN); if it is DER, \
-             run: openssl {} -inform der -in {} -out {what}.pem",
-            path.display(),
-            if what == "key" { "pkcs8 -topk8 -nocrypt" } else { "x509" },
-            path.display()
-        )
     })
 }
 

@@ -5,22 +5,20 @@
 //! `use-auth-secret` (draft-uberti-behave-turn-rest-00, section 2.2). No message goes between the
 //! two servers, and nobody learns the secret.
 
-use std::fs;
 use std::time::SystemTime;
 
 use data_encoding::BASE64;
-use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
-use sha1::Sha1;
+use sha1::{Digest, Sha1};
 
-use crate::config::TurnOptions;
+use crate::config::{TurnOptions, read_file};
 use crate::limits::TURN_TTL;
 use crate::protocol::percent_encode;
 
 /// The TURN server, and what it takes to vouch for a user.
 pub struct Turn {
     urls: Vec<String>,
-    mac: Hmac<Sha1>,
+    secret: String,
 }
 
 impl Turn {
@@ -30,7 +28,7 @@ impl Turn {
     /// A sentence for the operator: it can't be read, or it is not one line.
     pub fn load(options: &TurnOptions) -> Result<Turn, String> {
         let path = options.secret.display();
-        let text = fs::read_to_string(&options.secret)
+        let text = read_file(&options.secret)
             .map_err(|error| format!("cannot read the TURN secret {path}: {error}"))?;
         let secret = text.trim();
         if secret.is_empty() || secret.contains('\n') {
@@ -38,8 +36,7 @@ impl Turn {
                 "the TURN secret {path} must be one line; to make one, run: openssl rand -hex 32"
             ));
         }
-        let mac = Hmac::new_from_slice(secret.as_bytes()).map_err(|error| error.to_string())?;
-        Ok(Turn { urls: options.urls.clone(), mac })
+        Ok(Turn { urls: options.urls.clone(), secret: secret.into() })
     }
 
     /// A JSON array as `RTCPeerConnection` takes it, of the one server, for the user `name`.
@@ -47,33 +44,47 @@ impl Turn {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let expiry = (now + TURN_TTL).as_secs();
         let username = format!("{expiry}:{}", percent_encode(name));
-        let credential = self.credential(&username);
+        let credential = BASE64.encode(&hmac_sha1(self.secret.as_bytes(), username.as_bytes()));
         json!([{"urls": self.urls, "username": username, "credential": credential}]).to_string()
     }
+}
 
-    fn credential(&self, username: &str) -> String {
-        BASE64.encode(&self.mac.clone().chain_update(username).finalize().into_bytes())
-    }
+/// RFC 2104, section 2, with SHA-1, whose block is 64 bytes. Nobody sends us one to compare with.
+fn hmac_sha1(key: &[u8], text: &[u8]) -> [u8; 20] {
+    let hashed: [u8; 20] = Sha1::digest(key).into();
+    let key = if key.len() > 64 { &hashed } else { key };
+    let mut block = [0; 64];
+    block.iter_mut().zip(key).for_each(|(byte, key)| *byte = *key);
+    let inner = Sha1::new_with_prefix(block.map(|byte| byte ^ 0x36)).chain_update(text).finalize();
+    Sha1::new_with_prefix(block.map(|byte| byte ^ 0x5c)).chain_update(inner).finalize().into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use data_encoding::HEXLOWER;
+
     use crate::limits::{MAX_NAME, MAX_REPLY_OVERHEAD, MAX_TURN_URLS};
 
-    fn turn(urls: Vec<String>) -> Turn {
-        Turn { urls, mac: Hmac::new_from_slice(b"secret").unwrap() }
-    }
-
+    /// printf %s 1700000000:alice | openssl dgst -sha1 -hmac KEY
     #[test]
-    fn a_credential_is_what_openssl_makes_of_it() {
-        // printf %s 1700000000:alice | openssl dgst -sha1 -hmac secret -binary | base64
-        assert_eq!(turn(vec![]).credential("1700000000:alice"), "d8soP47RbdIKLDUOpnJPVQyq5Ts=");
+    fn an_hmac_is_what_openssl_makes_of_it() {
+        for (length, hmac) in [
+            (1, "ea3125aa186ea21fa98aa1b97aa3a1fc921e6d33"),
+            (63, "fd92b25411ab9f1f619311d6c2576a58df715442"),
+            (64, "6a2baaa120854bb04d262e7ba5ce28381fe0deb0"),
+            (65, "b658f6fa5987e1e62789560f0ab42be5e8d13570"),
+            (200, "c8b6737a11212e932f1a3891fdc41ea45a3c75c7"),
+        ] {
+            let made = hmac_sha1("k".repeat(length).as_bytes(), b"1700000000:alice");
+            assert_eq!(HEXLOWER.encode(&made), hmac, "a key of {length} bytes");
+        }
     }
 
     #[test]
     fn the_longest_turn_servers_fit_into_a_reply() {
-        let long = turn(vec!["turn:xxxx".into(); MAX_TURN_URLS / 9]).ice_servers(&"é".repeat(64));
+        let urls = vec!["turn:xxxx".into(); MAX_TURN_URLS / 9];
+        let long = Turn { urls, secret: "secret".into() }.ice_servers(&"é".repeat(64));
         let with = crate::protocol::login_reply("{}", Ok(Some(long)));
         assert!(MAX_NAME == 128 && with.len() <= MAX_REPLY_OVERHEAD, "{}", with.len());
     }

@@ -202,16 +202,26 @@ fn a_link_with_a_token_logs_in_by_itself(stage: &Stage) {
     zoe.press("Go offline");
     zoe.waits_for("field('Your token')");
 
-    // And with whom to call: the one goes, the other stays.
-    let (_, link) = users.add("bob", &url);
-    let bob = stage.open(&format!("{link}&call=zo%C3%AB%20%26%20co"));
-    bob.waits_for_status("zoë & co is not there");
+    // And with whom to call: the one goes, the other stays. Anybody can make such a link, or send a
+    // page from one to the other, so that the camera waits for a press.
+    let (secret, link) = users.add("bob", &url);
+    let bob = stage.open(&format!("{url}#call=zo%C3%AB%20%26%20co"));
+    bob.waits_for("button('Go online and call zoë & co')");
+    bob.eval(&format!("location.href = '{link}&call=zo%C3%AB%20%26%20co'"));
+    bob.waits_for_status("You are online as bob");
     assert_eq!(bob.eval("decodeURIComponent(location.hash)"), "#call=zoë+&+co");
     assert_eq!(bob.eval(token), Value::Null);
+    assert_eq!(bob.eval("connections.length"), 0);
+    bob.press("Call");
+    bob.waits_for_status("zoë & co is not there");
 
-    let mallory = stage.open(&format!("{url}#user=bob&token=wrong"));
-    mallory.waits_for_status("name and token do not belong together");
-    assert_eq!(mallory.eval("location.href"), url.as_str());
+    // One that is refused takes nobody's own token away.
+    bob.eval(&format!("localStorage.setItem('token', '{secret}')"));
+    bob.press("Go offline");
+    bob.eval("location.hash = '#user=bob&token=wrong'");
+    bob.waits_for_status("name and token do not belong together");
+    assert_eq!(bob.eval("location.href"), url.as_str());
+    assert_eq!(bob.eval("localStorage.getItem('token')"), secret.as_str());
 }
 
 fn the_page_asks_for_a_token(stage: &Stage) {

@@ -45,6 +45,10 @@ fn wait_for(server: &Server, cert: &Path) {
     wait_until("the server has taken in the certificate", || presented(server) == wanted);
 }
 
+fn mkfifo(path: &Path) -> bool {
+    Command::new("mkfifo").arg(path).status().unwrap().success()
+}
+
 /// How many log lines contain this.
 fn lines(server: &Server, text: &str) -> usize {
     server.log().lines().filter(|line| line.contains(text)).count()
@@ -91,13 +95,18 @@ fn a_broken_pair_leaves_the_former_one_in_use_and_is_logged_once() {
     let (cert, key) = copy(&first, "broken");
     let server = start(&cert, &key);
     let other = make_certificate("other");
-    let put = |file: &Path| assert!(fs::copy(file, &cert).unwrap() > 0);
-    let problems: [(&dyn Fn(), &str); 4] = [
+    let put = |file: &Path| fs::copy(file, &cert).unwrap() > 0;
+    let problems: [(&dyn Fn(), &str); 5] = [
         // Half of a renewal.
-        (&|| put(&other.cert), "does not belong to the certificate"),
+        (&|| assert!(put(&other.cert)), "does not belong to the certificate"),
         (&|| fs::write(&cert, "").unwrap(), "holds no certificate"),
         (&|| fs::remove_file(&cert).unwrap(), "No such file"),
-        (&|| put(&first.key), "--cert and --key swapped"),
+        // A pipe that nobody writes to: opening it would never end.
+        (&|| assert!(mkfifo(&cert)), "not an ordinary file"),
+        (
+            &|| assert!(fs::remove_file(&cert).is_ok() && put(&first.key)),
+            "--cert and --key swapped",
+        ),
     ];
     for (breaks, words) in problems {
         breaks();

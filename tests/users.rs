@@ -2,8 +2,9 @@
 
 mod common;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::Permissions;
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::{Client, Link, Local, Server, message, scratch};
 use serde_json::{Value, json};
-use signal_server::limits::{LOGIN_PAUSE, LOGIN_TRIES, Timeouts};
+use signal_server::limits::{LOGIN_PAUSE, LOGIN_TRIES, MAX_FILE, Timeouts};
 
 /// Runs `signal-server user …`, and returns its exit code and what it printed.
 fn user(file: &Path, arguments: &[&str]) -> (i32, String) {
@@ -136,6 +137,32 @@ fn an_edit_counts_from_the_next_login_on_and_a_broken_one_changes_nothing() {
 }
 
 #[test]
+fn what_is_no_file_of_users_holds_up_no_login() {
+    let file = users_file("no file");
+    let token = add(&file, "alice");
+    let good = fs::read_to_string(&file).unwrap();
+    let server = server(&file);
+    let mut alice = server.connect(Link::Plain);
+    let mut enters =
+        || log_in(&mut alice, "alice", &token)["reason"].as_str() != Some("unauthorized");
+    assert!(enters());
+    fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    assert!(enters());
+    server.wait_for_log("not an ordinary file; until that is mended");
+    fs::remove_file(&file).unwrap();
+    File::create(&file).unwrap().set_len(MAX_FILE + 1).unwrap();
+    assert!(enters());
+    server.wait_for_log("larger than 1048576 bytes; until that is mended");
+    // As some editors begin a file.
+    fs::write(&file, format!("\u{feff}{good}")).unwrap();
+    assert!(enters());
+    assert_eq!(user(&file, &["list"]), (0, "alice\n".into()));
+    assert_eq!(user(&file, &["remove", "alice"]).0, 0);
+    assert!(!enters());
+}
+
+#[test]
 fn who_is_no_user_any_more_is_disconnected_at_the_next_keepalive() {
     let file = users_file("removed");
     let names = ["alice", "bob", "carol", "dave"];
@@ -170,23 +197,37 @@ fn who_is_no_user_any_more_is_disconnected_at_the_next_keepalive() {
 }
 
 #[test]
-fn a_removed_user_cannot_stay_behind_logins_that_wait() {
-    let file = users_file("lingering");
+fn wrong_logins_in_a_queue_do_not_hold_a_place_for_hours() {
+    let file = users_file("queue");
+    add(&file, "alice");
+    let server = server(&file);
+    let mut mallory = server.connect(Link::Plain);
+    let login = json!({"signalType": "login", "fromUser": "alice", "token": "wrong"});
+    for _ in 0..10 * LOGIN_TRIES {
+        mallory.send_json(&login);
+    }
+    for _ in 0..LOGIN_TRIES {
+        assert_eq!(outcome(&mallory.receive_json()), refused("unauthorized"));
+    }
+    assert_eq!(mallory.closed_with(), 1008);
+    server.wait_for_log("too many wrong logins, closed with 1008 (0 connections open)");
+}
+
+#[test]
+fn who_waits_with_a_login_still_hears_that_the_server_stops() {
+    let file = users_file("stop");
     let token = add(&file, "alice");
-    let timeouts = Timeouts { idle: Duration::from_millis(100), ..Timeouts::default() };
-    let server = Local::start_with(timeouts, &["--users", file.to_str().unwrap()]);
-    let mut alice = server.door.connect(Link::Plain);
-    assert_eq!(log_in(&mut alice, "alice", &token)["success"], "1");
-    assert_eq!(user(&file, &["remove", "alice"]).0, 0);
-    let queued = 2 * LOGIN_TRIES;
-    for _ in 0..queued {
-        alice.send_json(&json!({"signalType": "login", "fromUser": "alice", "token": "wrong"}));
+    let server = server(&file);
+    let mut alice = server.connect(Link::Plain);
+    for _ in 0..LOGIN_TRIES {
+        log_in(&mut alice, "alice", "wrong");
     }
-    let mut answered = 0;
-    while let tungstenite::Message::Text(_) = alice.receive_message() {
-        answered += 1;
-    }
-    assert!(answered <= LOGIN_TRIES + 1, "{answered} of {queued}");
+    let mut alice = server.connect(Link::Plain);
+    alice.send_json(&json!({"signalType": "login", "fromUser": "alice", "token": token}));
+    server.wait_for_log("2 connections open");
+    server.signal("TERM");
+    assert_eq!(alice.receive_json()["success"], "1");
+    assert_eq!(alice.closed_with(), 1001);
 }
 
 #[test]
@@ -200,6 +241,8 @@ fn too_many_wrong_tokens_make_an_address_wait_and_then_the_right_one_gets_in() {
     for _ in 0..LOGIN_TRIES {
         assert_eq!(outcome(&log_in(&mut alice, "alice", "wrong")), refused("unauthorized"));
     }
+    assert_eq!(alice.closed_with(), 1008);
+    let mut alice = server.connect(Link::Plain);
     let start = Instant::now();
     alice.send_json(&json!({"signalType": "login", "fromUser": "alice", "token": alices}));
     // Who is in already, from the same address, does not notice.
@@ -221,7 +264,13 @@ fn the_user_command_adds_lists_and_removes() {
     assert!(token.len() == 43 && said.contains(&format!("\n  {token}\n")), "{said}");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 
+    // Who made it readable for the server's group finds it so after the next change.
+    fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+    let other_group = chown(&file, None, Some(1)).is_ok(); // if we may
     add(&file, "al:ice");
+    let metadata = fs::metadata(&file).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
+    assert!(!other_group || metadata.gid() == 1);
     let before = fs::read_to_string(&file).unwrap();
     for (arguments, word) in [
         (&["add", "al:ice"][..], "is in"),

@@ -115,8 +115,8 @@ function onLost(reason) {
 function onRefused(reason) {
   goOffline();
   if (reason === 'unauthorized') {
+    if (page.token.value.trim() === recall(TOKEN_KEY)) remember(TOKEN_KEY, '');
     page.token.value = '';
-    remember(TOKEN_KEY, '');
   }
   say(REFUSALS[reason] ?? 'The server refused the login.');
 }
@@ -257,7 +257,8 @@ function setStream(video, stream) {
 
 /**
  * A link to the page may name the person to call: then one press does both. It may also say who we
- * are and prove it: then no press is needed, and the proof must not stay where others can see it.
+ * are and prove it: then we go online without a press, and the proof must not stay where others can
+ * see it. A call waits for a press in any case: whoever made the link must not get our camera.
  */
 function followLink() {
   const link = linkFields();
@@ -270,14 +271,15 @@ function followLink() {
   }
   if (peer) page.callee.value = peer;
   if (me !== null) return;
-  if (peer) {
-    toCall = peer;
-    page.goOnline.textContent = `Go online and call ${peer}`;
-  }
   if (user && token) {
+    toCall = null;
+    page.goOnline.textContent = 'Go online';
     page.name.value = user;
     page.token.value = token;
     goOnline();
+  } else if (peer) {
+    toCall = peer;
+    page.goOnline.textContent = `Go online and call ${peer}`;
   }
 }
 
