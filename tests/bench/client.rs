@@ -123,11 +123,10 @@ impl Payload {
         message["fromUser"] = from.into();
         message["toUser"] = to.into();
         // An SDP is ASCII. Every character of it is one byte of JSON, or two (`\r`, `\n`), so that
-        // it may come out one byte short.
-        while message.to_string().len() > size {
-            let mut sdp = message["sdp"]["sdp"].as_str().unwrap().to_string();
-            sdp.pop();
-            message["sdp"]["sdp"] = sdp.into();
+        // half of the excess is never too much to cut, and it may come out one byte short.
+        while let excess @ 1.. = message.to_string().len().saturating_sub(size) {
+            let sdp = message["sdp"]["sdp"].as_str().unwrap();
+            message["sdp"]["sdp"] = sdp[..sdp.len() - excess.div_ceil(2)].into();
         }
         format!("{:size$}", message.to_string()) // A blank after the object is JSON still.
     }

@@ -24,7 +24,7 @@ const PAIRS: [usize; 4] = [1, 16, 64, 200];
 /// Each has new connections: new threads, stacks and buffers, as the system hands them out.
 const ROUNDS: usize = 5;
 /// Each side has two in a round, after one that is not measured.
-const TURN: Duration = Duration::from_millis(100);
+const TURN: Duration = Duration::from_millis(150);
 const WARM_UP: Duration = Duration::from_millis(30);
 /// Of the bare relay's messages a second over plain connections, with any number of pairs.
 const TARGET: f64 = 0.95;
