@@ -90,11 +90,12 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let (mut wanted, mut json_file) = (Vec::new(), None);
-    let mut rest = arguments.iter();
+    let ours = |argument: &&String| !["--bench", "--limit-raised"].contains(&argument.as_str());
+    let wishes: Vec<_> = arguments.iter().filter(ours).collect();
+    let mut rest = wishes.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
-            "--bench" | "--limit-raised" => {}
-            "--json" if json_file.is_none() => json_file = rest.next(),
+            "--json" if !rest.as_slice().is_empty() => json_file = rest.next(),
             name if SECTIONS.iter().any(|(section, _)| *section == name) => wanted.push(name),
             _ => {
                 let sections = SECTIONS.map(|(section, _)| section).join(", ");
