@@ -1,67 +1,67 @@
-//! The bare relay: what is left of a signaling server when everything but the copying is taken out.
+//! What is left of a signaling server when everything but the system calls is taken out: a lower
+//! bound for any server of this shape, and nothing to use.
 //!
-//! The thread model is the server's: a blocking listener, a thread for each connection that blocks
-//! in `recv`, and writes what it got to the other connection itself. Every two connections in turn
-//! are mates. It is a lower bound for any server of this shape, and nothing to use.
+//! The thread model is the server's: a blocking listener, and a thread for each connection that
+//! blocks in `recv`, and writes what it got to the other connection itself. Every two connections in
+//! turn are mates. On a port of its own, it also plays the answers to a login.
 
-use std::env;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
 use native_tls::{Identity, TlsAcceptor, TlsStream};
 
+use crate::client::{LOGIN_ANSWER, UPGRADE_ANSWER, server_frame};
 use crate::common::{CERTIFICATE, Link};
+use crate::process::Helper;
+
+/// Started with this argument, this program is the bare relay.
+pub const ROLE: &str = "--bare";
 
 /// As the server's, so that both take a message with the same number of system calls.
 const BUFFER: usize = 8 * 1024;
 
-/// The bare relay as a child process. Dropping it ends it: its standard input closes.
-pub struct BareRelay {
-    child: Child,
-    plain: SocketAddr,
-    tls: SocketAddr,
+/// The bare relay as a process of its own.
+pub struct Bare {
+    helper: Helper,
+    ports: [SocketAddr; 4],
 }
 
-impl BareRelay {
-    pub fn start() -> BareRelay {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .arg(crate::BARE_RELAY)
-            .args([&CERTIFICATE.cert, &CERTIFICATE.key])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut address = || lines.next().unwrap().unwrap().parse().unwrap();
-        BareRelay { plain: address(), tls: address(), child }
+impl Bare {
+    pub fn start() -> Bare {
+        let files = [&CERTIFICATE.cert, &CERTIFICATE.key].map(|path| path.to_str().unwrap());
+        let mut helper = Helper::start(ROLE, &files);
+        let ports = [(); 4].map(|()| helper.hear().parse().unwrap());
+        Bare { helper, ports }
     }
 
-    pub fn address(&self, link: Link) -> SocketAddr {
-        match link {
-            Link::Plain => self.plain,
-            Link::Tls => self.tls,
-        }
+    pub fn relay(&self, link: Link) -> SocketAddr {
+        self.ports[link as usize]
     }
-}
 
-impl Drop for BareRelay {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
+    /// Where it answers logins.
+    pub fn desk(&self, link: Link) -> SocketAddr {
+        self.ports[2 + link as usize]
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.helper.pid()
     }
 }
 
-/// The child's whole life: prints the two addresses, and relays until standard input ends.
-pub fn serve(cert: &str, key: &str) {
+/// The process's whole life: says the addresses, and serves until its input ends.
+pub fn serve(arguments: &[String]) {
+    let [cert, key] = arguments else { panic!("a certificate and a key") };
     let identity = Identity::from_pkcs8(&fs::read(cert).unwrap(), &fs::read(key).unwrap()).unwrap();
-    let acceptor = TlsAcceptor::new(identity).unwrap();
-    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
-    let tls = TcpListener::bind("127.0.0.1:0").unwrap();
-    println!("{}\n{}", plain.local_addr().unwrap(), tls.local_addr().unwrap());
+    let acceptor = Arc::new(TlsAcceptor::new(identity).unwrap());
+    let [plain, tls, plain_desk, tls_desk] = [(); 4].map(|()| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        println!("{}", listener.local_addr().unwrap());
+        listener
+    });
+    let for_desk = acceptor.clone();
     thread::spawn(move || {
         loop {
             relay_plain(accept(&plain), accept(&plain));
@@ -73,7 +73,18 @@ pub fn serve(cert: &str, key: &str) {
             relay_tls(accept(), accept());
         }
     });
-    // The parent never writes; this ends when it closes the pipe, or when it dies.
+    thread::spawn(move || {
+        loop {
+            let socket = accept(&plain_desk);
+            thread::spawn(move || answer(socket));
+        }
+    });
+    thread::spawn(move || {
+        loop {
+            let (socket, acceptor) = (accept(&tls_desk), for_desk.clone());
+            thread::spawn(move || answer(acceptor.accept(socket).unwrap()));
+        }
+    });
     let _ = io::stdin().read(&mut [0]);
 }
 
@@ -104,4 +115,15 @@ fn copy(mut from: impl Read, mut to: impl Write) {
             return;
         }
     }
+}
+
+/// Answers an upgrade and a login without reading what they say, and waits for the end.
+fn answer(mut stream: impl Read + Write) {
+    let mut buffer = [0; BUFFER];
+    for answer in [UPGRADE_ANSWER, &server_frame(LOGIN_ANSWER)] {
+        if !matches!(stream.read(&mut buffer), Ok(1..)) || stream.write_all(answer).is_err() {
+            return;
+        }
+    }
+    let _ = stream.read(&mut buffer);
 }

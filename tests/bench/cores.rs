@@ -1,48 +1,57 @@
 //! Deciding which core a measurement runs on, with the processes it starts.
+//!
+//! Waking a thread on another core takes longer than all that a relay does. Left alone, the system's
+//! choice of cores would decide who looks better, and differently in each run.
 
 use std::process::{Command, id};
 
 /// The cores this process may use. Dropping it allows all of them again.
 pub struct Cores {
+    /// None where there is no `taskset`, which comes with Linux.
     numbers: Vec<usize>,
     /// The same as `taskset` writes it: `0-3,6`.
     before: String,
 }
 
 impl Cores {
-    /// `None` where there is no `taskset`, which comes with Linux.
-    pub fn allowed() -> Option<Cores> {
+    pub fn allowed() -> Cores {
         // "pid 4711's current affinity list: 0-3,6"
-        let answer = taskset(&["-cp", &id().to_string()])?;
-        let before = answer.trim().rsplit(' ').next()?.to_string();
+        let answer = taskset(&["-cp", &id().to_string()]).unwrap_or_else(|| {
+            eprintln!("no `taskset` here: the threads run where they like, expect much noise");
+            String::new()
+        });
+        let before = answer.trim().rsplit(' ').next().unwrap_or_default().to_string();
         let mut numbers = Vec::new();
-        for range in before.split(',') {
+        for range in before.split(',').filter(|range| !range.is_empty()) {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
-            numbers.extend(first.parse().ok()?..=last.parse::<usize>().ok()?);
+            numbers.extend(first.parse().unwrap()..=last.parse::<usize>().unwrap());
         }
-        Some(Cores { numbers, before })
+        Cores { numbers, before }
     }
 
-    pub fn count(&self) -> usize {
-        self.numbers.len()
-    }
-
-    /// From now on the main thread stays on the `index`th of the cores, and so does whatever it
-    /// starts. What it has started before stays where it is.
+    /// From now on this process stays on the `index`th of the cores, or on the last if there are not
+    /// that many, and so does whatever it starts. What it has started before stays where it is.
     pub fn stay_on(&self, index: usize) {
-        taskset(&["-cp", &self.numbers[index].to_string(), &id().to_string()])
-            .expect("a core that was allowed a moment ago");
+        if let Some(core) = self.numbers.get(index).or(self.numbers.last()) {
+            taskset(&["-acp", &core.to_string(), &id().to_string()])
+                .expect("a core that was allowed a moment ago");
+        }
+    }
+
+    /// Whether [`Cores::stay_on`] makes a difference.
+    pub fn are_several(&self) -> bool {
+        self.numbers.len() > 1
     }
 }
 
 impl Drop for Cores {
     fn drop(&mut self) {
-        let _ = taskset(&["-cp", &self.before, &id().to_string()]);
+        if !self.numbers.is_empty() {
+            let _ = taskset(&["-acp", &self.before, &id().to_string()]);
+        }
     }
 }
 
-/// On Linux the main thread has the number of its process, and `taskset` changes that thread alone;
-/// threads and processes that it starts inherit the change.
 fn taskset(arguments: &[&str]) -> Option<String> {
     let output = Command::new("taskset").args(arguments).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())

@@ -1,14 +1,17 @@
-//! A thousand clients that do their worst, in a process of their own: ten kinds, a hundred each.
+//! Clients that do their worst, in a process of their own: ten kinds, up to a hundred each.
 //!
 //! It has the lowest priority of all, so that what is measured is what the server does about them,
 //! and not that they take the machine's cores from everybody else.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
+
+use crate::client::{PING, TEXT, UPGRADE, client_frame, login_frame};
 
 /// Connections of each kind.
 const EACH: usize = 100;
@@ -17,13 +20,22 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// A client whose connection was closed comes again after half as many on average.
 const ROUNDS_TO_RECONNECT: usize = 100;
 
-const UPGRADE: &[u8] =
-    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+/// Started with this argument, this program is hostile clients.
+pub const ROLE: &str = "--hostile";
 
-/// Takes part until it is killed. Says `ready` on standard output when all kinds are at it.
-pub fn rage(address: &str) {
+/// Which of them there are: how many of each kind, of which kinds.
+pub const MIXES: [(&str, usize, Range<usize>); 4] = [
+    ("100 stalled recipients", EACH, 5..7),
+    ("100 drippers", EACH, 1..2),
+    ("a flooding client", 1, 7..8),
+    ("1,000 of all kinds", EACH, 0..10),
+];
+
+/// Takes part until it is killed. Says `ready` on standard output when all are at it.
+pub fn rage(arguments: &[String]) {
+    let [address, mix] = arguments else { panic!("an address and a mix") };
     let address: SocketAddr = address.parse().expect("an address");
+    let (_, each, of_kinds) = MIXES.into_iter().find(|(name, ..)| name == mix).expect("a mix");
     // What a connection says first, what it says again and again, and whether it reads.
     let kinds: [Kind; 10] = [
         // Silence; half a request that drips; half a frame; garbage.
@@ -36,22 +48,26 @@ pub fn rage(address: &str) {
         },
         Kind { first: |_| b"\x16\x03\x01".to_vec(), again: |_| vec![b'?'; 100], reads: true },
         // A storm of logins under one name, by clients that answer no ping.
-        Kind { first: |_| upgraded(&login("popular")), again: |_| vec![], reads: false },
+        Kind { first: |_| upgraded(&login_frame("popular")), again: |_| vec![], reads: false },
         // Recipients that take no data, and who sends to them.
         Kind {
-            first: |n| upgraded(&login(&format!("stalled {n}"))),
+            first: |n| upgraded(&login_frame(&format!("stalled {n}"))),
             again: |_| vec![],
             reads: false,
         },
-        Kind { first: |n| upgraded(&login(&format!("sender {n}"))), again: relay, reads: true },
+        Kind {
+            first: |n| upgraded(&login_frame(&format!("sender {n}"))),
+            again: relay,
+            reads: true,
+        },
         // Floods: short messages, long ones, pings.
         Kind { first: |_| upgraded(&[]), again: short_messages, reads: true },
         Kind { first: |_| upgraded(&[]), again: long_message, reads: true },
         Kind { first: |_| upgraded(&[]), again: pings, reads: true },
     ];
-    for kind in kinds {
-        let mut clients: Vec<_> = (0..EACH).map(|number| kind.connect(address, number)).collect();
-        let again: Vec<_> = (0..EACH).map(kind.again).collect();
+    for kind in kinds.into_iter().take(of_kinds.end).skip(of_kinds.start) {
+        let mut clients: Vec<_> = (0..each).map(|number| kind.connect(address, number)).collect();
+        let again: Vec<_> = (0..each).map(kind.again).collect();
         thread::spawn(move || {
             for round in 0.. {
                 for (number, client) in clients.iter_mut().enumerate() {
@@ -109,40 +125,21 @@ fn upgraded(then: &[u8]) -> Vec<u8> {
     [UPGRADE, then].concat()
 }
 
-fn login(name: &str) -> Vec<u8> {
-    frame(0x81, json!({"signalType": "login", "fromUser": name}).to_string().as_bytes())
-}
-
 fn relay(number: usize) -> Vec<u8> {
     let (from, to) = (format!("sender {number}"), format!("stalled {number}"));
     let padding = "x".repeat(30_000);
     let message = json!({"signalType": "candidate", "fromUser": from, "toUser": to, "x": padding});
-    frame(0x81, message.to_string().as_bytes())
+    client_frame(TEXT, message.to_string().as_bytes())
 }
 
 fn short_messages(_: usize) -> Vec<u8> {
-    frame(0x81, br#"{"signalType":"?"}"#).repeat(50)
+    client_frame(TEXT, br#"{"signalType":"?"}"#).repeat(50)
 }
 
 fn long_message(_: usize) -> Vec<u8> {
-    frame(0x81, format!(r#"{{"signalType":"?","x":"{}"}}"#, "x".repeat(60_000)).as_bytes())
+    client_frame(TEXT, format!(r#"{{"signalType":"?","x":"{}"}}"#, "x".repeat(60_000)).as_bytes())
 }
 
 fn pings(_: usize) -> Vec<u8> {
-    frame(0x89, &[b'p'; 125]).repeat(50)
-}
-
-/// A masked frame; the mask is zero, so that the payload stays as it is.
-fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![opcode];
-    match payload.len() {
-        length @ 0..=125 => frame.push(0x80 | length as u8),
-        length => {
-            frame.push(0x80 | 126);
-            frame.extend((length as u16).to_be_bytes());
-        }
-    }
-    frame.extend([0; 4]);
-    frame.extend(payload);
-    frame
+    client_frame(PING, &[b'p'; 125]).repeat(50)
 }

@@ -1,0 +1,87 @@
+//! The memory of clients who are logged in and idle, and what the server does when nobody does
+//! anything.
+//!
+//! What the machine pays is more than the process has: kernel stacks, page tables, sockets. `machine`
+//! adds by how much the system's own counts of these have grown, without the clients' ends of the
+//! connections. Such an end takes half of what a connection takes that has a socket at both ends and
+//! nobody behind them, which is measured beforehand. (MemAvailable would tell the same, were there
+//! nobody else on the machine, but by megabytes less exactly.)
+
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use crate::client::NO_LIMITS;
+use crate::common::{Link, Server};
+use crate::crowd::Crowd;
+use crate::growth::most;
+use crate::process::{kernel_memory, memory, switches};
+use crate::report::{Report, Row, Target};
+
+const CLIENTS: [usize; 2] = [1_000, 5_000];
+/// Connections to measure what a socket takes.
+const SOCKETS: usize = 2_000;
+const IDLE_TIME: Duration = Duration::from_secs(3);
+/// Resident memory of a client in KiB, plain and TLS.
+const TARGETS: [f64; 2] = [12.0, 34.0];
+/// Resident memory without any, in KiB.
+const BASE_TARGET: f64 = 5.0 * 1024.0;
+
+pub fn measure() -> Report {
+    eprintln!("footprint: sockets");
+    let socket = socket_memory();
+    let (mut rows, mut targets) = (Vec::new(), Vec::new());
+    for link in [Link::Plain, Link::Tls] {
+        let server = Server::start_with(NO_LIMITS);
+        if link == Link::Plain {
+            let rss = memory(server.pid(), "Rss");
+            let anonymous = memory(server.pid(), "Anonymous");
+            rows.push(Row::new("nobody", vec![rss, anonymous, f64::NAN, wake_ups(&server)]));
+            targets.push(Target::at_most(BASE_TARGET, "resident without clients, KiB", rss));
+        }
+        let (mut crowds, mut online) = (Vec::new(), 0);
+        let of_server = || ["Rss", "Anonymous"].map(|name| memory(server.pid(), name));
+        let (before, kernel_before) = (of_server(), kernel_memory());
+        for count in CLIENTS.into_iter().filter(|count| *count <= most()) {
+            eprintln!("footprint: {link:?}, {count} clients");
+            crowds.push(Crowd::log_in(server.address(link), link, count - online));
+            online = count;
+            let clients = count as f64;
+            let now = of_server();
+            let each = [0, 1].map(|kind| (now[kind] - before[kind]) / clients);
+            let kernel = (kernel_memory() - kernel_before) / clients - socket;
+            let name = format!("{link:?}, each of {count}");
+            rows.push(Row::new(name, vec![each[0], each[1], each[0] + kernel, wake_ups(&server)]));
+            if count == CLIENTS[1] {
+                let what = format!("resident for each of {count}, {link:?}, KiB");
+                targets.push(Target::at_most(TARGETS[link as usize], what, each[0]));
+            }
+        }
+    }
+    Report {
+        title: "FOOTPRINT of idle clients, KiB; and context switches of the whole server a second"
+            .into(),
+        columns: &["Rss", "Anonymous", "machine", "switches"],
+        rows,
+        targets,
+    }
+}
+
+/// What the system keeps for one end of a connection, in KiB.
+fn socket_memory() -> f64 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connect = || {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        [client, listener.accept().unwrap().0]
+    };
+    let before = kernel_memory();
+    let sockets: Vec<_> = (0..SOCKETS).map(|_| connect()).collect();
+    (kernel_memory() - before) / 2.0 / sockets.len() as f64
+}
+
+/// How often the server's threads ran in a second, with nothing to do. (The next ping is later.)
+fn wake_ups(server: &Server) -> f64 {
+    let before = switches(server.pid());
+    thread::sleep(IDLE_TIME);
+    (switches(server.pid()) - before) as f64 / IDLE_TIME.as_secs_f64()
+}
