@@ -13,6 +13,21 @@
 //!
 //! Only this thread ends this connection. Everybody else calls [`Peer::disconnect`]; the thread
 //! wakes from its `recv`, and dropping its `Client` cleans up, after a panic too.
+//!
+//! # Performance notes
+//!
+//! Resident memory of an idle client, plain and TLS, with 1,000 of them: 31 and 63 KiB at first.
+//!
+//! - Handshakes on a thread of their own: 21 and 36. The login too, whose log line goes deep: with a
+//!   `recv` buffer of 2.25 KiB that a stack page holds, and a [`Client`] that moves from thread to
+//!   thread in a box and not on both stacks, 12 and 27.
+//! - Sending from a buffer that is freed again: after a message of 60 KB, 79 KiB stay instead of 152.
+//! - No difference: fewer of the allocator's arenas. And holding on to a message until the next read
+//!   began, so that tungstenite would take a new buffer: what is left of the old one is enough for a
+//!   frame's header, so it stays.
+//!
+//! A relayed offer of 2 KiB takes the processor 12 to 16 µs; four fifths of that are the kernel's, one
+//! seventh is JSON.
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
