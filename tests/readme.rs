@@ -9,6 +9,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -118,6 +119,28 @@ const PROXIES: [Proxy; 3] = [
     },
 ];
 
+impl Proxy {
+    /// Starts it in front of the server at `ws_port`, and returns its log file too.
+    fn spawn(&self, ws_port: u16, port: u16) -> (Child, PathBuf) {
+        let folder = common::scratch(&format!("{}-{port}", self.name));
+        let block = put(&block(self.name), ":8080", &format!(":{ws_port}"));
+        let config = self
+            .around
+            .replace("BLOCK", &block.replace("call.example.org", "http://127.0.0.1:PORT"))
+            .replace("PORT", &port.to_string())
+            .replace("MODULES", "/usr/lib/apache2/modules")
+            .replace("FOLDER", folder.to_str().unwrap());
+        fs::write(folder.join("config"), config).unwrap();
+        let arguments =
+            self.arguments.iter().map(|word| word.replace("FOLDER", folder.to_str().unwrap()));
+        let mut command = Command::new(self.program);
+        command.args(arguments).env("HOME", &folder);
+        let log = folder.join("log");
+        command.stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+        (command.spawn().unwrap(), log)
+    }
+}
+
 /// A signaling server and a proxy in front of it.
 struct Site {
     server: Server,
@@ -141,25 +164,21 @@ impl Site {
         let elsewhere = ["--allow-origin", "https://elsewhere.example"];
         let server =
             Server::start_with(&[&["--trust-proxy", "127.0.0.1"], &elsewhere[..]].concat());
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let folder = common::scratch(&format!("{}-{port}", proxy.name));
-        let block = put(&block(proxy.name), ":8080", &format!(":{}", server.ws_port()));
-        let config = proxy
-            .around
-            .replace("BLOCK", &block.replace("call.example.org", "http://127.0.0.1:PORT"))
-            .replace("PORT", &port.to_string())
-            .replace("MODULES", "/usr/lib/apache2/modules")
-            .replace("FOLDER", folder.to_str().unwrap());
-        fs::write(folder.join("config"), config).unwrap();
-        let arguments =
-            proxy.arguments.iter().map(|word| word.replace("FOLDER", folder.to_str().unwrap()));
-        let mut command = Command::new(proxy.program);
-        command.args(arguments).env("HOME", &folder);
-        let log = File::create(folder.join("log")).unwrap();
-        let proxy = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let site = Site { server, port, proxy };
-        common::wait_until("the proxy listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        site
+        loop {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let (mut child, log) = proxy.spawn(server.ws_port(), port);
+            let mut ended = None;
+            common::wait_until("the proxy listens", || {
+                ended = child.try_wait().unwrap();
+                ended.is_some() || TcpStream::connect(("127.0.0.1", port)).is_ok()
+            });
+            let Some(status) = ended else {
+                return Site { server, port, proxy: child };
+            };
+            // Or somebody else took the port in between.
+            let log = fs::read_to_string(log).unwrap();
+            assert!(log.to_lowercase().contains("in use"), "{}: {status}\n{log}", proxy.name);
+        }
     }
 
     fn open(&self) -> TcpStream {
