@@ -318,20 +318,17 @@ impl Client {
             Message::Binary(bytes) => Utf8Bytes::try_from(bytes.clone()),
             _ => return Ok(()),
         };
+        let not_understood = |fault: Fault| {
+            self.refuse(&fault, protocol::error_reply(&fault, None, None));
+            Ok(())
+        };
         let text = match text {
             Ok(text) => text,
-            Err(error) => {
-                let fault = Fault::InvalidJson(error.to_string());
-                self.refuse(&fault, protocol::error_reply(&fault, None, None));
-                return Ok(());
-            }
+            Err(error) => return not_understood(Fault::InvalidJson(error.to_string())),
         };
         let envelope = match Envelope::parse(&text) {
             Ok(envelope) => envelope,
-            Err(fault) => {
-                self.refuse(&fault, protocol::error_reply(&fault, None, None));
-                return Ok(());
-            }
+            Err(fault) => return not_understood(fault),
         };
         let signal = if refused { Err(Fault::RateLimited) } else { envelope.signal(&text) };
         let done = match signal {
@@ -347,6 +344,7 @@ impl Client {
 
     fn refuse(&self, fault: &Fault, reply: String) {
         if matches!(fault, Fault::UserUnreachable(_)) {
+            // Recipients who stalled together time out together, and so do those who send to them.
             self.shared.endings.wait(Duration::ZERO);
         }
         debug!("{} refused: {}", self.address, fault.code());
@@ -495,8 +493,7 @@ impl Client {
             // Hanging up twice is no error.
             Err(Fault::UserNotFound(_)) if signal == Signal::Leave => Ok(()),
             delivered => delivered,
-        }?;
-        Ok(())
+        }
     }
 
     /// Hands a message to the user `to`. Who makes or answers a call is noted on both sides: here

@@ -25,9 +25,10 @@
 //!
 //! There are six kinds: the registry's map, the table of open connections, the turn at a gate, the
 //! certificate in use, the list of users, and one for each client. No thread ever holds two. None
-//! does I/O under the first four; under that of the users the users file is read, an ordinary one. Under a
-//! client's lock there is only I/O with that client, none of it waits for the client to *say*
+//! does I/O under the first four; under that of the users the users file is read, an ordinary one.
+//! Under a client's lock there is only I/O with that client, none of it waits for the client to *say*
 //! something, and it waits for the client to *take* something for at most one write timeout.
+//! (A client that goes from its first thread to its second lies in a lock of its own for a moment.)
 //!
 //! # Reading order
 //!

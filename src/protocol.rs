@@ -264,7 +264,8 @@ pub fn error_reply(fault: &Fault, signal_type: Option<&str>, to_user: Option<&Na
 }
 
 /// The reply to a login: the fields of the request, each exactly as it was written, but never the
-/// token; and the outcome, which may have a JSON array of `iceServers`. `request` is a message that [`Envelope::parse`] has accepted.
+/// token; and the outcome, which may have a JSON array of `iceServers`. `request` is a message that
+/// [`Envelope::parse`] has accepted.
 pub fn login_reply(request: &str, outcome: Result<Option<String>, LoginRefusal>) -> String {
     let mut reply = match serde_json::from_str(request) {
         Ok(Echo(fields)) => fields,

@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{Level, info, log, warn};
+use parking_lot::Mutex;
 use serde::de::IgnoredAny;
 use socket2::{Domain, Socket, Type};
 
@@ -295,8 +296,7 @@ fn accept(listener: &Listener, shared: &Arc<Shared>) {
     }
 }
 
-/// Starts the thread of a client, or says why there is no place for it. (`thread::spawn` would panic when the
-/// system has no thread left; this returns the error.)
+/// Starts the thread of a client, or says why there is no place for it.
 fn start_client(
     shared: &Arc<Shared>,
     socket: TcpStream,
@@ -323,17 +323,30 @@ fn start_client(
     let shared = shared.clone();
     spawn("login", move || {
         let client = client::shake_hands(&shared, slot, socket, address, tls.as_deref());
-        // The handshakes and the login go deep, and a thread keeps what it has once touched of its
-        // stack. So what comes now, which can last for days, gets a thread of its own.
-        if let Some(client) = client.and_then(Client::until_login)
-            && let Err(error) = spawn("client", move || client.serve())
-        {
-            warn!("{address} disconnected: cannot start a thread: {error}");
+        if let Some(client) = client.and_then(Client::until_login) {
+            go_on(client);
         }
     })?;
     Ok(None)
 }
 
+/// Serves a client who has logged in. The handshakes and the login go deep, and a thread keeps what it
+/// has once touched of its stack. So what comes now, which can last for days, gets a fresh thread; if
+/// there is none to be had, it stays on this one.
+fn go_on(client: Box<Client>) {
+    let handed_over = Arc::new(Mutex::new(Some(client)));
+    let serve = move || {
+        let client = handed_over.lock().take();
+        if let Some(client) = client {
+            client.serve();
+        }
+    };
+    if spawn("client", serve.clone()).is_err() {
+        serve();
+    }
+}
+
+/// Starts a thread. (`thread::spawn` would panic when the system has none left.)
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name(name.into()).stack_size(CLIENT_STACK).spawn(work)?;
     Ok(())

@@ -59,21 +59,15 @@ impl Certificate {
     /// What to start a handshake with. At most once in [`CERTIFICATE_PAUSE`] this looks at the files
     /// first; a broken pair leaves the former one in use, and the log says why.
     pub fn acceptor(&self) -> TlsAcceptor {
-        let mut state = self.state.lock();
-        if state.looked.elapsed() >= CERTIFICATE_PAUSE {
-            state.looked = Instant::now();
-            drop(state);
+        if self.state.lock().is_due() {
             // Without the lock: a disk that hangs holds up this one client.
             let found = Pair::read(&self.files);
-            state = self.state.lock();
-            let news = state.update(found, &self.files);
-            drop(state);
+            let news = self.state.lock().update(found, &self.files);
             if let Some((level, news)) = news {
                 log!(level, "{news}");
             }
-            state = self.state.lock();
         }
-        state.acceptor.clone()
+        self.state.lock().acceptor.clone()
     }
 
     /// The certificate and until when it is valid; at what level to log that.
@@ -83,6 +77,15 @@ impl Certificate {
 }
 
 impl State {
+    /// Whether it is time for another look; then who asked is to take it.
+    fn is_due(&mut self) -> bool {
+        let due = self.looked.elapsed() >= CERTIFICATE_PAUSE;
+        if due {
+            self.looked = Instant::now();
+        }
+        due
+    }
+
     /// Takes in what was found, and returns what to log about it: a change, a new problem, or, once
     /// a day, that the time is running out.
     fn update(&mut self, found: Result<Pair, String>, files: &Files) -> Option<(Level, String)> {

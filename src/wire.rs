@@ -127,8 +127,8 @@ impl Wire {
         self.socket.set_write_timeout(Some(patience))
     }
 
-    /// Hands over bytes that came from the client. At most [`FULL_RECV_BUFFER`] at a time, and read to
-    /// the end before the next: the inbox never holds more than that.
+    /// Hands over bytes that came from the client. At most [`FULL_RECV_BUFFER`] at a time, and read
+    /// to the end before the next: the inbox never holds more than that.
     pub fn feed(&mut self, bytes: &[u8]) {
         let feed = self.feed_mut();
         feed.inbox.drain(..feed.taken);

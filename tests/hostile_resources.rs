@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Client, Link, Server, message, read_to_end, wait_until};
-use scene::{HOSTILE, Scene, client_over, connect_from, program_under};
+use scene::{HOSTILE, Scene, Usage, client_over, connect_from, program_under};
 use serde_json::json;
 use signal_server::limits::Timeouts;
 use signal_server::{config, server};
@@ -48,6 +48,9 @@ fn survives_a_flood(scene: &Scene, connections: usize, remedy: &str) {
     assert_eq!(scene.connect().log_in("after the flood")["success"], "1");
 }
 
+/// How many threads the server may have in [`threads_run_out`].
+const THREADS: usize = 40;
+
 const NO_LIMITS: [&str; 6] = ["--max-connections", "0", "--max-per-ip", "0", "--log", "info"];
 
 fn descriptors_run_out(link: Link) {
@@ -62,7 +65,7 @@ fn threads_run_out(link: Link) {
     let user = 40_000 + std::process::id() % 20_000 * 2 + u32::from(link == Link::Tls);
     let as_user = format!(
         "setpriv --reuid {user} --regid {user} --clear-groups --bounding-set=-all,+dac_override \
-         --inh-caps=-all,+dac_override --ambient-caps=-all,+dac_override prlimit --nproc=40"
+         --inh-caps=-all,+dac_override --ambient-caps=-all,+dac_override prlimit --nproc={THREADS}"
     );
     let possible = Command::new("bash").args(["-c", &format!("{as_user} true")]).status();
     if !possible.is_ok_and(|status| status.success()) {
@@ -73,6 +76,22 @@ fn threads_run_out(link: Link) {
     // Here every connection is accepted, and those who get no thread are closed.
     survives_a_flood_of_the_refused(&scene);
     survives_a_flood(&scene, 100, "allow more threads: TasksMax=");
+    the_last_thread_serves_its_client(&scene);
+}
+
+/// A login takes a second thread for a moment; whoever has the last one does without.
+fn the_last_thread_serves_its_client(scene: &Scene) {
+    let threads = || Usage::of(scene.server.pid()).threads;
+    wait_until("the flood has gone", || threads() == scene.before.threads);
+    let mut clients = Vec::new();
+    for number in threads() + 1..=THREADS {
+        let name = format!("thread {number}");
+        clients.push((scene.login(&name), name));
+        wait_until("there is one thread more", || threads() == number);
+    }
+    let (client, name) = clients.last_mut().unwrap();
+    let to_myself = message("candidate", &*name, &*name, json!(1));
+    assert_eq!(client.ask(&to_myself), to_myself);
 }
 
 /// Those who get no thread are not left waiting.
@@ -95,7 +114,7 @@ fn with_few_descriptors_the_default_limit_is_lowered_and_that_is_said(link: Link
     assert!(link == Link::Tls || turned_away.contains("503"), "{turned_away}");
     for (number, client) in clients.iter_mut().enumerate() {
         let name = number.to_string();
-        assert_eq!(client.ask(&message("candidate", &name, &name, json!(1)))["payload"], 1);
+        assert_eq!(client.ask(&message("candidate", &*name, &*name, json!(1)))["payload"], 1);
     }
     assert!(!scene.server.log().contains("cannot take"));
 }

@@ -43,8 +43,8 @@ export class Call {
   #limitTimer; #retryTimer; #watchTimer;
 
   /**
-   * `configuration` is the RTCPeerConnection's, and may be a promise. `send(signalType, fields)` sends to this peer, and returns
-   * whether there was a line to send on.
+   * `configuration` is the RTCPeerConnection's, and may be a promise. `send(signalType, fields)`
+   * sends to this peer, and returns whether there was a line to send on.
    */
   constructor({ me, peer, configuration, send, onChange }) {
     this.peer = peer;

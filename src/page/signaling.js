@@ -35,10 +35,10 @@ export class Signaling {
   #retryTimer;
 
   /**
-   * `on` holds four functions: `online(name, iceServers)` after every login, `lost(reason)` whenever the
-   * line goes away (a new attempt is then under way; the reason is '' unless the server sent us
-   * away), `refused(reason)` when the server does not want this login (no new attempt), and
-   * `message(object)` for everything else.
+   * `on` holds four functions: `online(name, iceServers)` after every login, `lost(reason)`
+   * whenever the line goes away (a new attempt is then under way; the reason is '' unless the
+   * server sent us away), `refused(reason)` when the server does not want this login (no new
+   * attempt), and `message(object)` for everything else.
    */
   constructor(url, on) {
     this.#url = url;

@@ -36,7 +36,7 @@ pub struct Scene {
     pub server: Server,
     pub link: Link,
     pair: Pair,
-    before: Usage,
+    pub before: Usage,
 }
 
 impl Scene {
