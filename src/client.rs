@@ -212,7 +212,6 @@ impl Client {
     }
 
     /// Handles all the messages in what was received, as far as the client's rate allows.
-    #[inline(never)]
     fn work_through(&mut self) -> Result<(), Ending> {
         let mut messages = 0;
         while let Some(message) = self.next_message()? {

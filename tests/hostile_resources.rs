@@ -114,7 +114,7 @@ fn with_few_descriptors_the_default_limit_is_lowered_and_that_is_said(link: Link
     assert!(link == Link::Tls || turned_away.contains("503"), "{turned_away}");
     for (number, client) in clients.iter_mut().enumerate() {
         let name = number.to_string();
-        assert_eq!(client.ask(&message("candidate", &*name, &*name, json!(1)))["payload"], 1);
+        assert_eq!(client.ask(&message("candidate", &name, &name, json!(1)))["payload"], 1);
     }
     assert!(!scene.server.log().contains("cannot take"));
 }
