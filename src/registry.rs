@@ -1,10 +1,11 @@
-//! Who is online: the map from a user's name to that user's connection.
+//! Who is online, and who is in a call with whom: the map from a user's name to that user's
+//! connection and partners.
 //!
 //! The only file that locks the map, and it does nothing else while it holds that lock: no I/O, and
 //! no other lock. Whoever needs a connection gets a clone of its `Arc`.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tungstenite::WebSocket;
 
+use crate::protocol::Fault;
 use crate::wire::Wire;
 
 /// A client's connection, shared by its own thread and by every thread that sends to it.
@@ -40,8 +42,26 @@ impl Peer {
 /// The users who are online.
 #[derive(Default)]
 pub struct Registry {
-    users: Mutex<HashMap<String, Peer>>,
+    users: Mutex<Users>,
     released: Condvar,
+}
+
+type Users = HashMap<String, User>;
+
+struct User {
+    peer: Peer,
+    /// `None` once the user goes. The name stays taken until all the partners know.
+    partners: Option<Partners>,
+}
+
+/// Everyone that a user is in a call with, by name. Two partners always list each other.
+#[derive(Default)]
+pub struct Partners {
+    /// Whom this user has called, or answered. How many there can be is limited.
+    pub called: BTreeSet<String>,
+    /// Who has called this user, without an answer so far. It is the callers who are limited, so
+    /// that nobody can use up somebody else's calls.
+    pub callers: BTreeSet<String>,
 }
 
 impl Registry {
@@ -51,23 +71,70 @@ impl Registry {
     /// The connection that holds the name, if one does.
     pub fn claim(&self, name: &str, peer: &Peer) -> Result<(), Peer> {
         match self.users.lock().entry(name.to_owned()) {
-            Entry::Occupied(holder) => Err(holder.get().clone()),
+            Entry::Occupied(holder) => Err(holder.get().peer.clone()),
             Entry::Vacant(free) => {
-                free.insert(peer.clone());
+                free.insert(User { peer: peer.clone(), partners: Some(Partners::default()) });
                 Ok(())
             }
         }
     }
 
-    /// The connection of the user `name`.
+    /// The connection of the user `name`, unless that user is about to go.
     pub fn find(&self, name: &str) -> Option<Peer> {
-        self.users.lock().get(name).cloned()
+        let users = self.users.lock();
+        users.get(name).filter(|user| user.partners.is_some()).map(|user| user.peer.clone())
+    }
+
+    /// Makes two users partners, since `from` calls or answers `to`. True if `from` had not before.
+    /// (Nobody is a partner of their own.)
+    ///
+    /// # Errors
+    /// `from` has `max_calls` already, or one of the two is about to go.
+    pub fn start_call(&self, from: &str, to: &str, max_calls: usize) -> Result<bool, Fault> {
+        if from == to {
+            return Ok(false);
+        }
+        let mut users = self.users.lock();
+        let both = users.get_disjoint_mut([from, to]).map(|user| user?.partners.as_mut());
+        let [Some(mine), Some(theirs)] = both else {
+            return Err(Fault::UserNotFound(to.into()));
+        };
+        if mine.called.contains(to) {
+            return Ok(false);
+        }
+        if mine.called.len() >= max_calls {
+            return Err(Fault::RateLimited);
+        }
+        mine.callers.remove(to);
+        mine.called.insert(to.into());
+        if !theirs.called.contains(from) {
+            theirs.callers.insert(from.into());
+        }
+        Ok(true)
+    }
+
+    /// Parts two users. True if `other` listed `name` until now.
+    pub fn end_call(&self, name: &str, other: &str) -> bool {
+        let mut users = self.users.lock();
+        let mut forget = |name: &str, other| {
+            let partners = users.get_mut(name).and_then(|user| user.partners.as_mut());
+            partners.is_some_and(|list| list.called.remove(other) || list.callers.remove(other))
+        };
+        forget(name, other);
+        forget(other, name)
+    }
+
+    /// The beginning of a user's end: nobody finds `name` any more, and nobody can have it until it
+    /// is [released](Registry::release). Returns whom to tell.
+    pub fn retire(&self, name: &str) -> Partners {
+        let mut users = self.users.lock();
+        users.get_mut(name).and_then(|user| user.partners.take()).unwrap_or_default()
     }
 
     /// Frees `name`, if it is `peer` that holds it.
     pub fn release(&self, name: &str, peer: &Peer) {
         let mut users = self.users.lock();
-        if users.get(name).is_some_and(|holder| holder.is(peer)) {
+        if holds(&users, name, peer) {
             users.remove(name);
             self.released.notify_all();
         }
@@ -75,9 +142,84 @@ impl Registry {
 
     /// Waits until `peer` no longer holds `name`, for at most `timeout`.
     pub fn wait_until_released(&self, name: &str, peer: &Peer, timeout: Duration) {
-        let held = |users: &mut HashMap<String, Peer>| {
-            users.get(name).is_some_and(|holder| holder.is(peer))
-        };
+        let held = |users: &mut Users| holds(users, name, peer);
         self.released.wait_while_for(&mut self.users.lock(), held, timeout);
+    }
+}
+
+fn holds(users: &Users, name: &str, peer: &Peer) -> bool {
+    users.get(name).is_some_and(|user| user.peer.is(peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Timeouts;
+    use std::net::TcpListener;
+    use tungstenite::protocol::Role;
+
+    fn online(names: &[&str]) -> Registry {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = Arc::new(TcpStream::connect(address).unwrap());
+        let wire = Wire::accept(socket.clone(), None, &Timeouts::default()).unwrap();
+        let websocket = WebSocket::from_raw_socket(wire, Role::Server, None);
+        let peer = Peer { websocket: Arc::new(Mutex::new(websocket)), socket };
+        let registry = Registry::default();
+        for name in names {
+            assert!(registry.claim(name, &peer).is_ok());
+        }
+        registry
+    }
+
+    #[test]
+    fn being_called_does_not_use_up_ones_own_calls() {
+        let registry = online(&["alice", "bob", "carol"]);
+        let call = |from, to| registry.start_call(from, to, 1);
+        assert_eq!(call("bob", "alice"), Ok(true));
+        assert_eq!(call("carol", "alice"), Ok(true));
+        // Two ring, and she can answer one of them, however often.
+        assert_eq!(call("alice", "bob"), Ok(true));
+        assert_eq!(call("alice", "bob"), Ok(false));
+        assert_eq!(call("alice", "carol"), Err(Fault::RateLimited));
+        assert_eq!(call("bob", "carol"), Err(Fault::RateLimited));
+        assert!(registry.end_call("alice", "bob"));
+        assert_eq!(call("alice", "nobody"), Err(Fault::UserNotFound("nobody".into())));
+        assert_eq!(call("alice", "alice"), Ok(false));
+        assert_eq!(call("alice", "carol"), Ok(true));
+    }
+
+    #[test]
+    fn a_call_ends_for_both() {
+        let registry = online(&["alice", "bob"]);
+        for (caller, who_ends) in [("alice", "bob"), ("alice", "alice"), ("bob", "alice")] {
+            let other = if who_ends == "alice" { "bob" } else { "alice" };
+            let callee = if caller == "alice" { "bob" } else { "alice" };
+            assert!(!registry.end_call(who_ends, other));
+            registry.start_call(caller, callee, 9).unwrap();
+            assert!(registry.end_call(who_ends, other));
+            assert!(!registry.end_call(who_ends, other) && !registry.end_call(other, who_ends));
+        }
+        let Partners { called, callers } = registry.retire("alice");
+        assert!(called.is_empty() && callers.is_empty());
+    }
+
+    #[test]
+    fn who_retires_is_gone_for_others_and_keeps_the_name_until_its_release() {
+        let registry = online(&["alice", "bob", "carol"]);
+        let alice = registry.find("alice").unwrap();
+        registry.start_call("alice", "bob", 9).unwrap();
+        registry.start_call("carol", "alice", 9).unwrap();
+        let Partners { called, callers } = registry.retire("alice");
+        assert!(called.iter().eq(["bob"]) && callers.iter().eq(["carol"]));
+        assert!(registry.find("alice").is_none());
+        assert!(registry.start_call("bob", "alice", 9).is_err());
+        assert!(registry.claim("alice", &alice).is_err());
+        // Bob is told, and Carol has hung up meanwhile.
+        assert!(!registry.end_call("carol", "alice"));
+        assert!(registry.end_call("alice", "bob") && !registry.end_call("alice", "carol"));
+        registry.release("alice", &alice);
+        assert!(registry.claim("alice", &alice).is_ok());
+        assert!(registry.find("alice").is_some());
     }
 }

@@ -13,7 +13,6 @@
 //!
 //! This file never looks at a message, and never decides who is disconnected.
 
-use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -25,12 +24,12 @@ use parking_lot::Condvar;
 
 use crate::limits::{FLOOD_PAUSE, FULL_RECV_BUFFER, HANDSHAKE_READS, Timeouts};
 
-/// A client's stream, and what other threads must know about that client under the same lock.
+/// A client's stream, and what other threads must know about its own thread, under the same lock.
 pub struct Wire {
     link: Link,
     socket: Arc<TcpStream>,
-    /// Who is logged in here. `None` before the login and after the end.
-    pub user: Option<User>,
+    /// True once the client's thread has left off: nobody will hear what is sent here.
+    pub ended: bool,
     /// True while the client's thread works through what it received. It can't hear anything then,
     /// and its silence means nothing.
     pub busy: bool,
@@ -38,18 +37,6 @@ pub struct Wire {
     pub heard: u64,
     /// Rung whenever bytes come, for those who wait for a sign of life.
     pub bell: Arc<Condvar>,
-}
-
-/// A user who is logged in.
-pub struct User {
-    /// As it logged in.
-    pub name: String,
-    /// Everyone this user is in a call with, by name. Both sides list each other. True if this user
-    /// has made or answered the call: how many of those there can be is limited. False if it only
-    /// rings here: those are limited for who makes them.
-    pub partners: BTreeMap<String, bool>,
-    /// What the users file says of this user's token; `None` if the server has no such file.
-    pub token_hash: Option<[u8; 32]>,
 }
 
 enum Link {
@@ -105,7 +92,7 @@ impl Wire {
                 HandshakeError::WouldBlock(_) => ErrorKind::TimedOut.into(),
             })?),
         };
-        Ok(Wire { link, socket, user: None, busy: true, heard: 0, bell: Arc::default() })
+        Ok(Wire { link, socket, ended: false, busy: true, heard: 0, bell: Arc::default() })
     }
 
     /// From here on reads take only what was fed, and each write has `timeouts.write`.
@@ -115,16 +102,20 @@ impl Wire {
     pub fn end_handshake(&mut self, timeouts: &Timeouts) -> io::Result<()> {
         self.feed_mut().deadline = None;
         self.socket.set_read_timeout(Some(timeouts.idle))?;
-        self.set_patience(timeouts.write)
+        self.socket.set_write_timeout(Some(timeouts.write))
     }
 
-    /// How long from now on a message may take that is sent to this client.
+    /// How long from now on a message may take that is sent to this client. At first it is
+    /// `timeouts.write`.
     ///
     /// # Errors
     /// The socket is gone.
     pub fn set_patience(&mut self, patience: Duration) -> io::Result<()> {
-        self.feed_mut().patience = patience;
-        self.socket.set_write_timeout(Some(patience))
+        if self.feed_mut().patience != patience {
+            self.feed_mut().patience = patience;
+            self.socket.set_write_timeout(Some(patience))?;
+        }
+        Ok(())
     }
 
     /// Hands over bytes that came from the client. At most [`FULL_RECV_BUFFER`] at a time, and read
