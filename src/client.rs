@@ -47,11 +47,12 @@ use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
 use crate::http::{self, Outcome, Site};
 use crate::limits::{
-    FLOOD_PAUSE, FULL_RECV_BUFFER, Gate, Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER,
-    RateBucket, Slot, Slots, Timeouts, Verdict,
+    FLOOD_PAUSE, FULL_RECV_BUFFER, Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER, Timeouts,
 };
 use crate::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
+use crate::rates::{Gate, RateBucket, Verdict};
 use crate::registry::{Partners, Peer, Registry};
+use crate::slots::{Slot, Slots};
 use crate::tls::Certificate;
 use crate::turn::Turn;
 use crate::users::Users;

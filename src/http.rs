@@ -15,7 +15,8 @@ use tungstenite::handshake::server as upgrade;
 use tungstenite::http::HeaderValue;
 
 use crate::config::Network;
-use crate::limits::{Full, MAX_HEAD, MAX_HEADERS, RETRY_AFTER, Slot};
+use crate::limits::{MAX_HEAD, MAX_HEADERS, RETRY_AFTER};
+use crate::slots::{Full, Slot};
 
 /// What the page may do: load and connect to its own server, and nothing else (CSP level 3).
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \

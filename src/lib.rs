@@ -34,18 +34,20 @@
 //!
 //! Each file owns one thing, and uses only the ones above it:
 //!
-//! 1. [`limits`]: every number, with its unit and its reason; who is connected
-//! 2. [`protocol`]: the messages, as pure functions
-//! 3. [`wire`]: the stream under a WebSocket, and how waiting for bytes needs no lock
-//! 4. [`config`]: the options
-//! 5. [`tls`]: the certificate
-//! 6. [`users`]: who may log in
-//! 7. [`turn`]: credentials for a TURN server
-//! 8. [`http`]: the request head, the call page
-//! 9. [`registry`]: who is online
-//! 10. [`client`]: one client's life; the heart of it
-//! 11. [`systemd`]: what the service manager is told
-//! 12. [`server`]: listening, accepting, stopping
+//! 1. [`limits`]: every number, with its unit and its reason
+//! 2. [`rates`]: how fast anyone may go
+//! 3. [`slots`]: who is connected
+//! 4. [`protocol`]: the messages, as pure functions
+//! 5. [`wire`]: the stream under a WebSocket, and how waiting for bytes needs no lock
+//! 6. [`config`]: the options
+//! 7. [`tls`]: the certificate
+//! 8. [`users`]: who may log in
+//! 9. [`turn`]: credentials for a TURN server
+//! 10. [`http`]: the request head, the call page
+//! 11. [`registry`]: who is online, and in a call with whom
+//! 12. [`client`]: one client's life; the heart of it
+//! 13. [`systemd`]: what the service manager is told
+//! 14. [`server`]: listening, accepting, stopping
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(
@@ -54,6 +56,8 @@
 )]
 
 pub mod limits;
+pub mod rates;
+pub mod slots;
 pub mod protocol;
 pub mod wire;
 pub mod config;

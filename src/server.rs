@@ -23,10 +23,12 @@ use crate::client::{self, Client, Shared};
 use crate::config::{Config, Listen, Tls};
 use crate::http::{self, Site};
 use crate::limits::{
-    ACCEPT_PAUSE, BACKLOG, CLIENT_STACK, COMPLAINT_PAUSE, Full, Gate, Limits, OWN_DESCRIPTORS,
-    SOCKET_BUFFER, Slots, Timeouts,
+    ACCEPT_PAUSE, BACKLOG, CLIENT_STACK, COMPLAINT_PAUSE, Limits, OWN_DESCRIPTORS, SOCKET_BUFFER,
+    Timeouts,
 };
+use crate::rates::Gate;
 use crate::registry::Registry;
+use crate::slots::{Full, Slots};
 use crate::systemd;
 use crate::tls::Certificate;
 use crate::turn::Turn;

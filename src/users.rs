@@ -21,9 +21,9 @@ use sha2::{Digest, Sha256};
 use crate::config::{UserAction, UserCommand, read_file};
 use crate::limits::{
     LOGIN_ADDRESSES, LOGIN_PAUSE, LOGIN_TRIES, LOGIN_WINDOW, TOKEN_BYTES, USERS_FILE_PATIENCE,
-    block_of,
 };
 use crate::protocol::{is_valid_name, percent_encode};
+use crate::slots::block_of;
 
 type Hash = [u8; 32];
 

@@ -11,7 +11,8 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use signal_server::http::{self, Outcome, Site};
-use signal_server::limits::{Limits, MAX_HEAD, Slots};
+use signal_server::limits::{Limits, MAX_HEAD};
+use signal_server::slots::Slots;
 
 /// A request that comes in portions of `portion` bytes, and what is answered to it.
 struct Exchange<'a> {
