@@ -19,8 +19,11 @@ use crate::stats::{median, microseconds, percentile, spread};
 
 const PAIRS: usize = 40;
 const ROUNDS: usize = 3;
-/// Of each pair in each half of a round: within the burst that every connection has.
+/// Of each pair in each half of a round: within the burst that every connection has. Many beside the
+/// last and largest mix, as it does different things to the server at first, and after a second, when
+/// the first of its stalled recipients are disconnected.
 const MESSAGES: usize = 20;
+const MANY_MESSAGES: usize = 80;
 /// Between two messages of whichever pair.
 const PACE: Duration = Duration::from_millis(1);
 /// The server's main thread, the one that waits for signals, and one for each port.
@@ -37,13 +40,13 @@ pub fn measure() -> Report {
     cores.stay_on(0);
     let server = Server::start_with(&options);
     let address = server.address(Link::Plain).to_string();
-    let honest = || {
+    let honest = |messages: usize| {
         let mut pairs = Relay::Server(&server).pairs(PAIRS, Link::Plain, Payload::Offer);
         for pair in &mut pairs {
             pair.deliver(); // A thread's first message touches new memory.
         }
         let mut times = Vec::new();
-        for _ in 0..MESSAGES {
+        for _ in 0..messages {
             for pair in &mut pairs {
                 times.push(pair.deliver());
                 thread::sleep(PACE); // Leaves the core to whatever else the server has to do.
@@ -51,18 +54,20 @@ pub fn measure() -> Report {
         }
         times
     };
-    honest(); // Unmeasured.
+    honest(MESSAGES); // Unmeasured.
     let mut rows = Vec::new();
-    for (mix, ..) in hostile::MIXES {
+    for (number, (mix, ..)) in hostile::MIXES.into_iter().enumerate() {
+        let last = number + 1 == hostile::MIXES.len();
+        let messages = if last { MANY_MESSAGES } else { MESSAGES };
         let (mut alone, mut beside, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for round in 1..=ROUNDS {
             eprintln!("fairness: {mix}, round {round} of {ROUNDS}");
-            let alone_now = honest();
+            let alone_now = honest(messages);
             cores.stay_on(1);
             let mut hostile = Helper::start_nice(hostile::ROLE, &[&address, mix]);
             assert_eq!(hostile.hear(), "ready");
             cores.stay_on(0);
-            let beside_now = honest();
+            let beside_now = honest(messages);
             drop(hostile);
             wait_until("the hostile clients are gone", || threads(server.pid()) == OWN_THREADS);
             let p99 = |times: &[Duration]| microseconds(percentile(times, 99.0));
