@@ -328,8 +328,8 @@ impl Client {
             Message::Binary(bytes) => Utf8Bytes::try_from(bytes.clone()),
             _ => return Ok(()),
         };
-        let not_understood = |fault: Fault| {
-            self.refuse(&fault, protocol::error_reply(&fault, None, None));
+        let not_understood = |fault| {
+            self.refuse(&Envelope::default(), &fault);
             Ok(())
         };
         let text = match text {
@@ -347,18 +347,18 @@ impl Client {
             Err(fault) => Err(fault),
         };
         if let Err(fault) = done {
-            self.refuse(&fault, envelope.refusal(&fault));
+            self.refuse(&envelope, &fault);
         }
         Ok(())
     }
 
-    fn refuse(&self, fault: &Fault, reply: String) {
+    fn refuse(&self, envelope: &Envelope, fault: &Fault) {
         if matches!(fault, Fault::UserUnreachable(_)) {
             // Recipients who stalled together time out together, and so do those who send to them.
             self.shared.endings.wait(Duration::ZERO);
         }
         debug!("{} refused: {}", self.address, fault.code());
-        self.reply(reply);
+        self.reply(envelope.refusal(fault));
     }
 
     /// Sends to this client itself. If that fails, the socket is of no use any more, and the next
@@ -391,16 +391,16 @@ impl Client {
     // ---- login ----
 
     fn login(&mut self, envelope: &Envelope, text: &str) -> Result<(), Ending> {
-        let name = envelope.from_user.as_ref().map(|name| name.text()).unwrap_or_default();
-        let outcome = self.log_in_as(&name, text);
+        let name = envelope.from_user();
+        let outcome = self.log_in_as(name, text);
         match outcome {
             Ok(()) => info!("{} logged in as {name:?}", self.address),
             Err(refusal) => {
-                let name = protocol::excerpt(&name);
+                let name = protocol::excerpt(name);
                 info!("{} login as {name:?} refused: {}", self.address, refusal.reason());
             }
         }
-        let ice_servers = || Some(self.shared.turn.as_ref()?.ice_servers(&name));
+        let ice_servers = || Some(self.shared.turn.as_ref()?.ice_servers(name));
         self.reply(protocol::login_reply(text, outcome.map(|()| ice_servers())));
         match (outcome, &self.shared.users) {
             // Or the next one, which may be here already, would wait as well, and so for hours.
@@ -482,10 +482,10 @@ impl Client {
     fn relay(&self, signal: Signal, envelope: &Envelope, text: &Utf8Bytes) -> Result<(), Fault> {
         let Shared { registry, limits, timeouts, .. } = &*self.shared;
         let me = &self.user.as_ref().ok_or(Fault::NotLoggedIn)?.name;
-        if envelope.from_user.as_ref().is_none_or(|name| name.text() != *me) {
+        if envelope.from_user() != me {
             return Err(Fault::WrongSender(me.clone()));
         }
-        let to = &*envelope.to_user.as_ref().map(|name| name.text()).unwrap_or_default();
+        let to = envelope.to_user();
         if signal == Signal::Leave {
             registry.end_call(me, to);
         }

@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use serde::Serialize;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
-use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::limits::{MAX_DEPTH, MAX_NAME};
@@ -29,25 +29,32 @@ pub enum Signal {
     Leave,
 }
 
+/// Each signal as messages call it.
+const SIGNALS: [(&str, Signal); 6] = [
+    ("login", Signal::Login),
+    ("offer", Signal::Offer),
+    ("answer", Signal::Answer),
+    ("pranswer", Signal::Pranswer),
+    ("candidate", Signal::Candidate),
+    ("leave", Signal::Leave),
+];
+
 /// The fields of a message that the server reads, borrowed from its text where they can be. A
 /// field that is `null` counts as absent, as it does for the clients' JavaScript.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, Default, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Envelope<'a> {
-    /// What it asks for, as [`Envelope::signal`] understands it.
     #[serde(borrow)]
-    pub signal_type: Option<Text<'a>>,
-    /// The sender's name, as the sender gives it.
+    signal_type: Option<Text<'a>>,
     #[serde(borrow)]
-    pub from_user: Option<Name<'a>>,
-    /// Whom it is for.
+    from_user: Option<Name<'a>>,
     #[serde(borrow)]
-    pub to_user: Option<Name<'a>>,
+    to_user: Option<Name<'a>>,
 }
 
 /// A JSON string. (serde would copy the text of an `Option<Cow<str>>`; this is borrowed.)
 #[derive(Debug, serde::Deserialize)]
-pub struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Text<'_> {
     fn as_str(&self) -> &str {
@@ -55,15 +62,13 @@ impl Text<'_> {
     }
 }
 
-/// A user's name as a message gives it: a string, or an integer that stands for its decimal text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Name<'a> {
-    /// A JSON string.
-    Text(Cow<'a, str>),
-    /// A JSON integer, 0 or more.
-    Unsigned(u64),
-    /// A negative JSON integer.
-    Signed(i64),
+/// A user's name as a message gives it: a JSON string, or an integer of at most 64 bits.
+#[derive(Debug)]
+struct Name<'a> {
+    /// By which users are found: the string's text, or the integer's digits.
+    text: Cow<'a, str>,
+    /// As it was written.
+    json: &'a RawValue,
 }
 
 /// Why a message was refused. The sender hears of it; the connection survives every one of them.
@@ -106,7 +111,7 @@ impl<'a> Envelope<'a> {
     /// let text = r#"{"signalType":"offer","fromUser":"alice","toUser":7,"sdp":{"type":"offer"}}"#;
     /// let envelope = Envelope::parse(text).unwrap();
     /// assert_eq!(envelope.signal(text), Ok(Signal::Offer));
-    /// assert_eq!(envelope.to_user.unwrap().text(), "7");
+    /// assert_eq!(envelope.to_user(), "7");
     /// ```
     ///
     /// # Errors
@@ -124,28 +129,52 @@ impl<'a> Envelope<'a> {
         serde_json::from_str(text).map_err(|error| Fault::InvalidJson(error.to_string()))
     }
 
-    /// What the message asks for. `text` is the whole message, for the name of a command that does
-    /// not exist: its `type` if that is a string, as the original server did it.
-    pub fn signal(&self, text: &str) -> Result<Signal, Fault> {
-        match self.signal_type.as_ref().map(Text::as_str) {
-            Some("login") => Ok(Signal::Login),
-            Some("offer") => Ok(Signal::Offer),
-            Some("answer") => Ok(Signal::Answer),
-            Some("pranswer") => Ok(Signal::Pranswer),
-            Some("candidate") => Ok(Signal::Candidate),
-            Some("leave") => Ok(Signal::Leave),
-            unknown => {
-                let typed = serde_json::from_str::<Typed>(text).ok().and_then(|typed| typed.r#type);
-                let name = typed.as_ref().map(Text::as_str).or(unknown).unwrap_or("undefined");
-                Err(Fault::UnknownCommand(name.into()))
-            }
-        }
+    /// The sender's name, as the sender gives it; empty if it does not.
+    pub fn from_user(&self) -> &str {
+        self.from_user.as_ref().map_or("", |name| &name.text)
     }
 
-    /// The reply that tells the sender why this message was refused.
+    /// Whom it is for; empty if it does not say.
+    pub fn to_user(&self) -> &str {
+        self.to_user.as_ref().map_or("", |name| &name.text)
+    }
+
+    /// What the message asks for. `text` is the whole message, for the name of a command that does
+    /// not exist: its `type` if that is a string, as the original server did it.
+    ///
+    /// # Errors
+    /// [`Fault::UnknownCommand`].
+    pub fn signal(&self, text: &str) -> Result<Signal, Fault> {
+        let wanted = self.signal_type.as_ref().map(Text::as_str);
+        if let Some((_, signal)) = SIGNALS.iter().find(|(name, _)| wanted == Some(*name)) {
+            return Ok(*signal);
+        }
+        let typed = serde_json::from_str::<Typed>(text).ok().and_then(|typed| typed.r#type);
+        let command = typed.as_ref().map(Text::as_str).or(wanted).unwrap_or("undefined");
+        Err(Fault::UnknownCommand(command.into()))
+    }
+
+    /// The reply that tells the sender why this message was refused. One of which nothing could be
+    /// read is [`Envelope::default`].
     pub fn refusal(&self, fault: &Fault) -> String {
-        let signal_type = self.signal_type.as_ref().map(Text::as_str);
-        error_reply(fault, signal_type, self.to_user.as_ref())
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Refusal<'a> {
+            r#type: &'a str,
+            message: String,
+            code: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            signal_type: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            to_user: Option<&'a RawValue>,
+        }
+        to_json(&Refusal {
+            r#type: "error",
+            message: fault.to_string(),
+            code: fault.code(),
+            signal_type: self.signal_type.as_ref().map(Text::as_str),
+            to_user: self.to_user.as_ref().map(|name| name.json),
+        })
     }
 }
 
@@ -175,25 +204,7 @@ impl Signal {
 
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Signal::Login => "login",
-            Signal::Offer => "offer",
-            Signal::Answer => "answer",
-            Signal::Pranswer => "pranswer",
-            Signal::Candidate => "candidate",
-            Signal::Leave => "leave",
-        })
-    }
-}
-
-impl Name<'_> {
-    /// The name as text, by which users are found.
-    pub fn text(&self) -> Cow<'_, str> {
-        match self {
-            Name::Text(text) => Cow::Borrowed(text),
-            Name::Unsigned(number) => number.to_string().into(),
-            Name::Signed(number) => number.to_string().into(),
-        }
+        f.write_str(SIGNALS.iter().find(|(_, signal)| signal == self).map_or("", |(name, _)| name))
     }
 }
 
@@ -205,33 +216,30 @@ pub fn is_valid_name(name: &str) -> bool {
 impl Fault {
     /// The stable word for programs.
     pub fn code(&self) -> &'static str {
-        match self {
-            Fault::UnknownCommand(_) => "unknown-command",
-            Fault::InvalidJson(_) => "invalid-json",
-            Fault::NotLoggedIn => "not-logged-in",
-            Fault::WrongSender(_) => "wrong-sender",
-            Fault::UserNotFound(_) => "user-not-found",
-            Fault::UserUnreachable(_) => "user-unreachable",
-            Fault::RateLimited => "rate-limited",
-        }
+        self.words().0
+    }
+
+    /// The code, and the sentence for people. Text from the wire is cut to [`MAX_NAME`] bytes, so
+    /// that a refusal is never much longer than what it refuses.
+    fn words(&self) -> (&'static str, String) {
+        let (code, sentence, text) = match self {
+            Fault::UnknownCommand(command) => ("unknown-command", "Command not found: ", command),
+            Fault::InvalidJson(reason) => ("invalid-json", "Invalid JSON: ", reason),
+            Fault::NotLoggedIn => return ("not-logged-in", "Log in first".into()),
+            Fault::WrongSender(name) => {
+                ("wrong-sender", "fromUser must be the name you logged in with: ", name)
+            }
+            Fault::UserNotFound(name) => ("user-not-found", "User not found: ", name),
+            Fault::UserUnreachable(name) => ("user-unreachable", "User unreachable: ", name),
+            Fault::RateLimited => return ("rate-limited", "Too many messages".into()),
+        };
+        (code, format!("{sentence}{}", excerpt(text)))
     }
 }
 
-/// The sentence for people. Text from the wire is cut to [`MAX_NAME`] bytes, so that a refusal is
-/// never much longer than what it refuses.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Fault::UnknownCommand(command) => write!(f, "Command not found: {}", excerpt(command)),
-            Fault::InvalidJson(reason) => write!(f, "Invalid JSON: {}", excerpt(reason)),
-            Fault::NotLoggedIn => f.write_str("Log in first"),
-            Fault::WrongSender(name) => {
-                write!(f, "fromUser must be the name you logged in with: {}", excerpt(name))
-            }
-            Fault::UserNotFound(name) => write!(f, "User not found: {}", excerpt(name)),
-            Fault::UserUnreachable(name) => write!(f, "User unreachable: {}", excerpt(name)),
-            Fault::RateLimited => f.write_str("Too many messages"),
-        }
+        f.write_str(&self.words().1)
     }
 }
 
@@ -246,67 +254,31 @@ impl LoginRefusal {
     }
 }
 
-/// The reply to a message that was refused. `signal_type` and `to_user` say which one it was.
-pub fn error_reply(fault: &Fault, signal_type: Option<&str>, to_user: Option<&Name>) -> String {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Reply<'a> {
-        r#type: &'a str,
-        message: String,
-        code: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        signal_type: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        to_user: Option<&'a Name<'a>>,
-    }
-    let message = fault.to_string();
-    to_json(&Reply { r#type: "error", message, code: fault.code(), signal_type, to_user })
-}
-
 /// The reply to a login: the fields of the request, each exactly as it was written, but never the
 /// token; and the outcome, which may have a JSON array of `iceServers`. `request` is a message that
 /// [`Envelope::parse`] has accepted.
 pub fn login_reply(request: &str, outcome: Result<Option<String>, LoginRefusal>) -> String {
-    let mut reply = match serde_json::from_str(request) {
-        Ok(Echo(fields)) => fields,
-        // Not reachable after `Envelope::parse`; without the echo the outcome still arrives.
-        Err(_) => "{".into(),
+    let outcome = match outcome {
+        Ok(None) => r#""success":"1""#.into(),
+        Ok(Some(ice_servers)) => format!(r#""success":"1","iceServers":{ice_servers}"#),
+        Err(refusal) => format!(r#""success":"0","reason":"{}""#, refusal.reason()),
     };
-    if reply.len() > 1 {
-        reply.push(',');
-    }
-    match outcome {
-        Ok(None) => reply.push_str(r#""success":"1"}"#),
-        Ok(Some(ice_servers)) => {
-            reply.push_str(r#""success":"1","iceServers":"#);
-            reply.push_str(&ice_servers);
-            reply.push('}');
-        }
-        Err(refusal) => {
-            reply.push_str(r#""success":"0","reason":""#);
-            reply.push_str(refusal.reason());
-            reply.push_str(r#""}"#);
-        }
-    }
-    reply
+    // Not reachable after `Envelope::parse`; without the echo the outcome still arrives.
+    let Echo(fields) = serde_json::from_str(request).unwrap_or(Echo(String::new()));
+    format!("{{{fields}{outcome}}}")
 }
 
 /// What a user's partners hear when that user's connection ends, or takes another name.
 pub fn goodbye(from_user: &str, to_user: &str) -> String {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Goodbye<'a> {
-        msg_type: &'a str,
-        signal_type: &'a str,
-        from_user: &'a str,
-        to_user: &'a str,
-    }
-    to_json(&Goodbye { msg_type: "other", signal_type: "leave", from_user, to_user })
+    let [from_user, to_user] = [from_user, to_user].map(|name| to_json(&name));
+    format!(
+        r#"{{"msgType":"other","signalType":"leave","fromUser":{from_user},"toUser":{to_user}}}"#
+    )
 }
 
-/// An object's fields copied as they are, without the closing brace, the token, and the fields that
-/// only the server may say in a login reply. Copying text needs no more memory than the text; a
-/// tree of values would need many times that.
+/// An object's fields as they are, a comma behind each, without the token and what only the server
+/// may say in a login reply. Copying text needs no more memory than the text; a tree of values would
+/// need many times that.
 struct Echo(String);
 
 impl<'de> Deserialize<'de> for Echo {
@@ -320,17 +292,11 @@ impl<'de> Deserialize<'de> for Echo {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Echo, A::Error> {
-                let mut fields = String::from("{");
+                let mut fields = String::new();
                 while let Some((key, value)) = map.next_entry::<Cow<str>, &RawValue>()? {
-                    if matches!(&*key, "success" | "reason" | "token" | "iceServers") {
-                        continue;
+                    if !matches!(&*key, "success" | "reason" | "token" | "iceServers") {
+                        fields.extend([&to_json(&key), ":", value.get(), ","]);
                     }
-                    if fields.len() > 1 {
-                        fields.push(',');
-                    }
-                    fields.push_str(&to_json(&key));
-                    fields.push(':');
-                    fields.push_str(value.get());
                 }
                 Ok(Echo(fields))
             }
@@ -341,47 +307,16 @@ impl<'de> Deserialize<'de> for Echo {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextOrInteger;
-        impl<'de> Visitor<'de> for TextOrInteger {
-            type Value = Name<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a string or an integer")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name::Text(text.into()))
-            }
-
-            // The string had escapes, so that its text is nowhere in the message.
-            fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
-                Ok(Name::Text(text.to_owned().into()))
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<Name<'de>, E> {
-                Ok(Name::Unsigned(number))
-            }
-
-            fn visit_i64<E>(self, number: i64) -> Result<Name<'de>, E> {
-                Ok(Name::Signed(number))
-            }
-
-            // serde_json reads an integer of more than 64 bits as this, and digits are lost.
-            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Name<'de>, E> {
-                Err(E::invalid_type(de::Unexpected::Float(number), &self))
-            }
-        }
-        deserializer.deserialize_any(TextOrInteger)
-    }
-}
-
-impl Serialize for Name<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Name::Text(text) => serializer.serialize_str(text),
-            Name::Unsigned(number) => serializer.serialize_u64(*number),
-            Name::Signed(number) => serializer.serialize_i64(*number),
-        }
+        let json = <&RawValue>::deserialize(deserializer)?;
+        // JSON has one way to write an integer, but for -0.
+        let digits = json.get();
+        let is_integer = digits.parse::<u64>().is_ok() || digits.parse::<i64>().is_ok();
+        let text = match serde_json::from_str(digits) {
+            Ok(Text(text)) => text,
+            Err(_) if is_integer && digits != "-0" => digits.into(),
+            Err(_) => return Err(de::Error::custom("a name must be a string or an integer")),
+        };
+        Ok(Name { text, json })
     }
 }
 
@@ -453,19 +388,18 @@ mod tests {
     fn an_envelope_borrows_from_the_message_unless_it_has_escapes() {
         let text = r#"{"signalType":"offer","fromUser":"alice","toUser":"b\u006fb"}"#;
         let envelope = Envelope::parse(text).unwrap();
-        assert!(matches!(envelope.signal_type, Some(Text(Cow::Borrowed("offer")))));
-        assert!(matches!(envelope.from_user, Some(Name::Text(Cow::Borrowed("alice")))));
-        assert_eq!(envelope.to_user, Some(Name::Text("bob".into())));
         assert_eq!(envelope.signal(text), Ok(Signal::Offer));
+        assert!(matches!(envelope.signal_type, Some(Text(Cow::Borrowed("offer")))));
+        let [from_user, to_user] = [envelope.from_user, envelope.to_user].map(Option::unwrap);
+        assert!(matches!(from_user.text, Cow::Borrowed("alice")));
+        assert_eq!(to_user.text, "bob");
     }
 
     #[test]
     fn numbers_are_names_as_long_as_no_digit_is_lost() {
         let name = |number: &str| {
             let text = format!(r#"{{"toUser":{number}}}"#);
-            Envelope::parse(&text)
-                .ok()
-                .map(|envelope| envelope.to_user.unwrap().text().into_owned())
+            Envelope::parse(&text).ok().map(|envelope| envelope.to_user().to_string())
         };
         for number in ["0", "7", "-1", "18446744073709551615", "-9223372036854775808"] {
             assert_eq!(name(number).as_deref(), Some(number));

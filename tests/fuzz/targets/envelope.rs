@@ -13,13 +13,13 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use signal_server::limits::{MAX_DEPTH, MAX_REPLY_OVERHEAD};
-use signal_server::protocol::{self, Envelope, Fault, LoginRefusal, Name, Signal};
+use signal_server::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
 
 fuzz_target!(|text: &str| {
     let envelope = match Envelope::parse(text) {
         Ok(envelope) => envelope,
         Err(fault) => {
-            let reply = checked(text, protocol::error_reply(&fault, None, None));
+            let reply = checked(text, Envelope::default().refusal(&fault));
             assert_eq!(reply["code"], "invalid-json");
             return;
         }
@@ -29,8 +29,8 @@ fuzz_target!(|text: &str| {
     let message: Option<Value> = serde_json::from_str(text).ok();
     let signal = envelope.signal(text);
     if let Some(message) = &message {
-        assert_eq!(name_in(&envelope.from_user), text_of(&message["fromUser"]));
-        assert_eq!(name_in(&envelope.to_user), text_of(&message["toUser"]));
+        assert_eq!(envelope.from_user(), text_of(&message["fromUser"]));
+        assert_eq!(envelope.to_user(), text_of(&message["toUser"]));
         let expected = message["signalType"].as_str();
         match &signal {
             Ok(signal) => assert_eq!(Some(signal.to_string().as_str()), expected),
@@ -74,12 +74,12 @@ fuzz_target!(|text: &str| {
         assert_eq!(raw(reply), raw(request));
     }
 
-    let to = name_in(&envelope.to_user).unwrap_or_default();
+    let (from, to) = (envelope.from_user(), envelope.to_user());
     let mut faults = vec![
         Fault::NotLoggedIn,
         Fault::WrongSender("x".repeat(128)),
-        Fault::UserNotFound(to.clone()),
-        Fault::UserUnreachable(to),
+        Fault::UserNotFound(to.into()),
+        Fault::UserUnreachable(to.into()),
         Fault::RateLimited,
     ];
     faults.extend(signal.err());
@@ -87,19 +87,17 @@ fuzz_target!(|text: &str| {
         let reply = checked(text, envelope.refusal(&fault));
         assert_eq!(reply["code"], fault.code());
         assert_eq!(reply["message"], fault.to_string());
-        assert_eq!(text_of(&reply["toUser"]), name_in(&envelope.to_user));
+        assert_eq!(text_of(&reply["toUser"]), to);
         if let Some(message) = &message {
             assert_eq!(reply["signalType"], message["signalType"]);
             assert_eq!(reply["toUser"], message["toUser"]);
         }
     }
 
-    if let (Some(from), Some(to)) = (name_in(&envelope.from_user), name_in(&envelope.to_user)) {
-        let goodbye: Value = serde_json::from_str(&protocol::goodbye(&from, &to)).unwrap();
-        assert_eq!(goodbye["fromUser"], from);
-        assert_eq!(goodbye["toUser"], to);
-        assert_eq!(goodbye["signalType"], Signal::Leave.to_string());
-    }
+    let goodbye: Value = serde_json::from_str(&protocol::goodbye(from, to)).unwrap();
+    assert_eq!(goodbye["fromUser"], from);
+    assert_eq!(goodbye["toUser"], to);
+    assert_eq!(goodbye["signalType"], Signal::Leave.to_string());
 });
 
 fn checked(text: &str, reply: String) -> Value {
@@ -109,15 +107,12 @@ fn checked(text: &str, reply: String) -> Value {
     reply
 }
 
-fn name_in(name: &Option<Name>) -> Option<String> {
-    name.as_ref().map(|name| name.text().into_owned())
-}
-
-fn text_of(value: &Value) -> Option<String> {
+/// Empty when there is none, as for the envelope.
+fn text_of(value: &Value) -> String {
     match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => String::new(),
     }
 }
 

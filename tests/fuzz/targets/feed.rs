@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use signal_server::limits::{Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, FULL_RECV_BUFFER, Timeouts};
+use signal_server::limits::{FULL_RECV_BUFFER, Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, Timeouts};
 use signal_server::wire::Wire;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, WebSocket};
