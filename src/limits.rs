@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+// ---- messages ----
+
 /// Longest user name, in bytes of UTF-8.
 pub const MAX_NAME: usize = 128;
 
@@ -16,6 +18,32 @@ pub const MAX_DEPTH: usize = 128;
 /// [`MAX_NAME`] bytes, each at most 6 as JSON (`\u0000`), plus about 150 bytes of fields. In a login
 /// reply, the TURN servers are [`MAX_TURN_URLS`] and a name of 3 bytes each, plus about 150.
 pub const MAX_REPLY_OVERHEAD: usize = 1024;
+
+// ---- how fast ----
+
+/// What a connection may send at once is this many seconds' worth of its rate.
+pub const BURST_SECONDS: u32 = 4;
+
+/// Who sends too much for this long without a break is disconnected.
+pub const ABUSE_TIME: Duration = Duration::from_secs(10);
+
+/// No refusal for this long is a break.
+pub const ABUSE_BREAK: Duration = Duration::from_secs(2);
+
+/// How long a client that is over its rate is not read from. By then there is room for ten messages
+/// at the default rate, so that a flood wakes us up five times a second and not a thousand times.
+pub const FLOOD_PAUSE: Duration = Duration::from_millis(200);
+
+/// Reads that the TLS and HTTP handshakes have for free: in one piece they need four, and a full
+/// [`MAX_HEAD`] in packets of a network's usual size six more. Who drips beyond that is not read from
+/// for [`FLOOD_PAUSE`] before each further read, and so wakes us up five times a second.
+pub const HANDSHAKE_READS: usize = 16;
+
+/// How far apart in time those go on who wait at the same [`Gate`](crate::rates::Gate): about as long as each then needs
+/// of the processor. A thousand that end at once are through in 0.2 s.
+pub const GATE_INTERVAL: Duration = Duration::from_micros(200);
+
+// ---- who may log in ----
 
 /// Random bytes in a user's token. Nobody guesses 256 bits, so one fast hash is enough to keep them.
 pub const TOKEN_BYTES: usize = 32;
@@ -45,17 +73,18 @@ pub const TURN_TTL: Duration = Duration::from_secs(12 * 60 * 60);
 /// must fit into [`MAX_REPLY_OVERHEAD`].
 pub const MAX_TURN_URLS: usize = 400;
 
-/// Largest file that is read for the operator, in bytes: 12,000 users, or a certificate of 500 links.
-pub const MAX_FILE: u64 = 1024 * 1024;
-
-/// How long a `user` command waits for another one that is writing the users file.
-pub const USERS_FILE_PATIENCE: Duration = Duration::from_secs(2);
+// ---- HTTP ----
 
 /// Largest request head (request line and headers), in bytes. Browsers send less than 1 KiB.
 pub const MAX_HEAD: usize = 8 * 1024;
 
 /// Most headers in a request head. A proxy in front adds a dozen to a browser's fifteen.
 pub const MAX_HEADERS: usize = 64;
+
+/// How soon a client that found no place is asked to come again.
+pub const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+// ---- a connection's memory ----
 
 /// Bytes that the first `recv` of a message can take. A candidate fits, and an audio offer of 2 KiB
 /// with its frame's header, so that such a message costs one system call. The buffer is on the
@@ -75,10 +104,6 @@ pub const READ_BUFFER: usize = 256;
 /// behind more than about a second's worth of other people's messages.
 pub const SOCKET_BUFFER: usize = 32 * 1024;
 
-/// Connections that wait to be accepted. All of a restarted server's clients come at once. (The
-/// standard library says 128.)
-pub const BACKLOG: i32 = 4096;
-
 /// Stack of a client's thread, in bytes; only touched pages take memory. A TLS handshake and a login,
 /// the deepest paths, were seen to touch 28 KiB of it; a client that waits, 8 KiB. For a moment after
 /// the login there are both, which together is less than all of one.
@@ -88,18 +113,33 @@ pub const CLIENT_STACK: usize = 128 * 1024;
 /// and its state, which is largest during the handshake.
 pub const TLS_STATE: usize = 96 * 1024;
 
+// ---- the process ----
+
 /// What the process needs with nobody connected, in bytes: its code, libraries, and allocator.
 pub const BASE_MEMORY: usize = 16 * 1024 * 1024;
+
+/// Descriptors that the process needs besides one for each connection: standard streams, ports,
+/// signals, and the files that it reads. It was seen to use 10.
+pub const OWN_DESCRIPTORS: usize = 32;
+
+/// Connections that wait to be accepted. All of a restarted server's clients come at once. (The
+/// standard library says 128.)
+pub const BACKLOG: i32 = 4096;
 
 /// How long the accept loop waits after it could not accept or start a thread. Whatever ran out
 /// (descriptors, threads, memory) comes back when a client leaves, not sooner for asking often.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How soon a client that found no place is asked to come again.
-pub const RETRY_AFTER: Duration = Duration::from_secs(10);
-
 /// How often at most the accept loop logs that it turns clients away or can't take them.
 pub const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
+
+// ---- the operator's files ----
+
+/// Largest file that is read for the operator, in bytes: 12,000 users, or a certificate of 500 links.
+pub const MAX_FILE: u64 = 1024 * 1024;
+
+/// How long a `user` command waits for another one that is writing the users file.
+pub const USERS_FILE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often at most a TLS handshake looks at the certificate's files.
 pub const CERTIFICATE_PAUSE: Duration = Duration::from_secs(1);
@@ -108,9 +148,7 @@ pub const CERTIFICATE_PAUSE: Duration = Duration::from_secs(1);
 /// 30 days before the end; by then it has failed for weeks.
 pub const EXPIRY_NOTICE: i32 = 7;
 
-/// Descriptors that the process needs besides one for each connection: standard streams, ports,
-/// signals, and the files that it reads. It was seen to use 10.
-pub const OWN_DESCRIPTORS: usize = 32;
+// ---- timeouts, and what the operator can choose ----
 
 /// The waits that a connection can cost. They travel together so that a test can shorten them;
 /// the program itself always runs with [`Timeouts::default`].
@@ -270,25 +308,3 @@ pub struct WorstCase {
     /// All connections, and the process itself.
     pub total: usize,
 }
-
-/// What a connection may send at once is this many seconds' worth of its rate.
-pub const BURST_SECONDS: u32 = 4;
-
-/// Who sends too much for this long without a break is disconnected.
-pub const ABUSE_TIME: Duration = Duration::from_secs(10);
-
-/// No refusal for this long is a break.
-pub const ABUSE_BREAK: Duration = Duration::from_secs(2);
-
-/// How long a client that is over its rate is not read from. By then there is room for ten messages
-/// at the default rate, so that a flood wakes us up five times a second and not a thousand times.
-pub const FLOOD_PAUSE: Duration = Duration::from_millis(200);
-
-/// Reads that the TLS and HTTP handshakes have for free: in one piece they need four, and a full
-/// [`MAX_HEAD`] in packets of a network's usual size six more. Who drips beyond that is not read from
-/// for [`FLOOD_PAUSE`] before each further read, and so wakes us up five times a second.
-pub const HANDSHAKE_READS: usize = 16;
-
-/// How far apart in time those go on who wait at the same [`Gate`](crate::rates::Gate): about as long as each then needs
-/// of the processor. A thousand that end at once are through in 0.2 s.
-pub const GATE_INTERVAL: Duration = Duration::from_micros(200);
