@@ -20,7 +20,7 @@ use serde::de::IgnoredAny;
 use socket2::{Domain, Socket, Type};
 
 use crate::client::{self, Client, Shared};
-use crate::config::{Config, Listen, Tls};
+use crate::config::{Config, Files};
 use crate::http::{self, Site};
 use crate::limits::{
     ACCEPT_PAUSE, BACKLOG, CLIENT_STACK, COMPLAINT_PAUSE, Full, Gate, Limits, OWN_DESCRIPTORS,
@@ -51,13 +51,13 @@ impl Listener {
 /// # Errors
 /// A sentence for the operator: the certificate is not usable, or a port can't be had.
 pub fn bind(config: &Config) -> Result<Vec<Listener>, String> {
-    let secure = certificate(config)?;
+    let certificate = certificate(config)?;
     let mut listeners = Vec::new();
-    if config.listen != Listen::Off {
-        listeners.push(bind_one(config.listen, None)?);
+    if !config.listen.is_empty() {
+        listeners.push(bind_first(&config.listen, None)?);
     }
-    if let Some((listen, certificate)) = secure {
-        listeners.push(bind_one(listen, Some(Arc::new(certificate)))?);
+    if let Some(certificate) = certificate {
+        listeners.push(bind_first(&config.tls_listen, Some(Arc::new(certificate)))?);
     }
     Ok(listeners)
 }
@@ -70,16 +70,15 @@ pub fn bind(config: &Config) -> Result<Vec<Listener>, String> {
 pub fn check(config: &Config) -> Result<String, String> {
     let mut report = String::new();
     let mut add = |line: String| report.push_str(&(line + "\n"));
-    let ports = |listen: Listen| {
-        let candidates = listen.candidates();
-        candidates.iter().map(ToString::to_string).collect::<Vec<_>>().join(", or else ")
+    let ports = |addresses: &[SocketAddr]| {
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", or else ")
     };
-    let secure = certificate(config)?;
-    if config.listen != Listen::Off {
-        add(format!("ws:// and http:// on {}", ports(config.listen)));
+    let certificate = certificate(config)?;
+    if !config.listen.is_empty() {
+        add(format!("ws:// and http:// on {}", ports(&config.listen)));
     }
-    if let Some((listen, certificate)) = &secure {
-        add(format!("wss:// and https:// on {}", ports(*listen)));
+    if let Some(certificate) = certificate {
+        add(format!("wss:// and https:// on {}", ports(&config.tls_listen)));
         match certificate.validity() {
             (Level::Error, problem) => return Err(problem),
             (_, validity) => add(validity + "; its key is PKCS#8 and belongs to it"),
@@ -101,54 +100,48 @@ pub fn check(config: &Config) -> Result<String, String> {
     Ok(report)
 }
 
-/// The certificate, and where to listen with it; `None` if there is to be no TLS.
-fn certificate(config: &Config) -> Result<Option<(Listen, Certificate)>, String> {
-    match &config.tls {
-        Tls::IfThere(_, files) if !files.cert.exists() && !files.key.exists() => {
-            if config.listen == Listen::Off {
-                return Err(
-                    "--listen is off and there is no certificate: nothing to listen on".into()
-                );
-            }
-            info!(
-                "no wss:// and https://, for want of {}; to make it, run: sh certs/generate.sh",
-                files.cert.display()
-            );
-            Ok(None)
-        }
-        Tls::Off => Ok(None),
-        Tls::IfThere(listen, files) | Tls::Required(listen, files) => {
-            Ok(Some((*listen, Certificate::load(files)?)))
-        }
+/// The certificate; `None` if there is to be no TLS.
+fn certificate(config: &Config) -> Result<Option<Certificate>, String> {
+    let Files { cert, key } = &config.files;
+    if config.tls_listen.is_empty() {
+        return Ok(None);
     }
+    if config.tls_required || cert.exists() || key.exists() {
+        return Certificate::load(&config.files).map(Some);
+    }
+    if config.listen.is_empty() {
+        return Err("--listen is off and there is no certificate: nothing to listen on".into());
+    }
+    let cert = cert.display();
+    info!("no wss:// and https://, for want of {cert}; to make it, run: sh certs/generate.sh");
+    Ok(None)
 }
 
-fn bind_one(listen: Listen, tls: Option<Arc<Certificate>>) -> Result<Listener, String> {
+/// Binds the first of the addresses that can be had.
+fn bind_first(addresses: &[SocketAddr], tls: Option<Arc<Certificate>>) -> Result<Listener, String> {
     let option = if tls.is_some() { "--tls-listen" } else { "--listen" };
     let mut problem = String::new();
-    for address in listen.candidates() {
-        let bound = open(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
-        match bound {
+    for address in addresses {
+        let error = match open(*address).and_then(|socket| Ok((socket.local_addr()?, socket))) {
             Ok((address, socket)) => return Ok(Listener { socket, address, tls }),
+            Err(error) => error,
+        };
+        let remedy = match error.kind() {
             // The second family would say the same.
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            io::ErrorKind::AddrInUse => {
                 return Err(format!(
                     "cannot listen on {address}: the port is in use; choose another with {option}"
                 ));
             }
-            Err(error) => {
-                let remedy = match error.kind() {
-                    io::ErrorKind::PermissionDenied => {
-                        "; choose a port from 1024 on, or allow this one with \
-                         AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or with \
-                         `setcap cap_net_bind_service=+ep` on the program"
-                    }
-                    io::ErrorKind::AddrNotAvailable => "; this machine has no such address (now)",
-                    _ => "",
-                };
-                problem = format!("cannot listen on {address}: {error}{remedy}");
+            io::ErrorKind::PermissionDenied => {
+                "; choose a port from 1024 on, or allow this one with \
+                 AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or with \
+                 `setcap cap_net_bind_service=+ep` on the program"
             }
-        }
+            io::ErrorKind::AddrNotAvailable => "; this machine has no such address (now)",
+            _ => "",
+        };
+        problem = format!("cannot listen on {address}: {error}{remedy}");
     }
     Err(problem)
 }
@@ -417,29 +410,26 @@ fn local_addresses(bound: IpAddr) -> Vec<IpAddr> {
     if !bound.is_unspecified() {
         return if bound.is_loopback() { vec![] } else { vec![bound] };
     }
-    let destinations: [IpAddr; 6] = [
-        Ipv4Addr::new(192, 0, 2, 1).into(), // RFC 5737: documentation, so the default route
-        Ipv4Addr::new(192, 168, 0, 1).into(),
-        Ipv4Addr::new(10, 0, 0, 1).into(),
-        Ipv4Addr::new(172, 16, 0, 1).into(),
-        Ipv4Addr::new(169, 254, 0, 1).into(), // a network without DHCP
-        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(), // RFC 3849
+    let destinations = [
+        "192.0.2.1", // RFC 5737: documentation, so the default route
+        "192.168.0.1",
+        "10.0.0.1",
+        "172.16.0.1",
+        "169.254.0.1", // a network without DHCP
+        "2001:db8::1", // RFC 3849: documentation
     ];
-    let mut found: Vec<IpAddr> = Vec::new();
-    for destination in destinations.into_iter().filter(|ip| bound.is_ipv6() || ip.is_ipv4()) {
-        let any: IpAddr = match destination {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let source = UdpSocket::bind((any, 0)).and_then(|socket| {
+    let mut found = Vec::new();
+    for destination in destinations {
+        let any = if destination.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+        let source = UdpSocket::bind(any).and_then(|socket| {
             socket.connect((destination, 9))?;
-            socket.local_addr()
+            Ok(socket.local_addr()?.ip())
         });
-        if let Ok(source) = source {
-            let ip = source.ip();
-            if !ip.is_loopback() && !ip.is_unspecified() && !found.contains(&ip) {
-                found.push(ip);
-            }
+        if let Ok(ip) = source
+            && (ip.is_ipv4() || bound.is_ipv6())
+            && !(ip.is_loopback() || ip.is_unspecified() || found.contains(&ip))
+        {
+            found.push(ip);
         }
     }
     found
@@ -447,11 +437,10 @@ fn local_addresses(bound: IpAddr) -> Vec<IpAddr> {
 
 /// An address at which this machine reaches its own listener.
 fn reachable(mut bound: SocketAddr) -> SocketAddr {
-    if bound.ip().is_unspecified() {
-        bound.set_ip(match bound {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
+    match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => bound.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => bound.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
     }
     bound
 }
