@@ -262,7 +262,10 @@ impl Options {
     /// Adds the variables, each unless an argument says otherwise. One that is set to nothing counts
     /// as not set, as in `SIGNAL_CERT= signal-server`.
     fn add_environment(&mut self, environment: impl Fn(&str) -> Option<OsString>) {
-        for option in OPTIONS.split(' ').filter(|option| !self.has(option)).collect::<Vec<_>>() {
+        for option in OPTIONS.split(' ') {
+            if self.has(option) {
+                continue;
+            }
             let source = format!("SIGNAL_{}", option.to_uppercase().replace('-', "_"));
             let value = environment(&source).unwrap_or_default();
             let values = match REPEATABLE.contains(&option) {

@@ -97,12 +97,12 @@ pub fn serve(
                     let early = received.split_off(head);
                     answer(&request, early, site, slot, address)
                 }
-                Err(error) => refuse(StatusCode::BAD_REQUEST, &error),
+                Err(error) => refuse(StatusCode::BAD_REQUEST, error),
             },
             Ok(_) | Err(httparse::Error::TooManyHeaders) => {
-                refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &"Request head too large")
+                refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request head too large")
             }
-            Err(_) => refuse(StatusCode::BAD_REQUEST, &"Not an HTTP request"),
+            Err(_) => refuse(StatusCode::BAD_REQUEST, "Not an HTTP request"),
         };
     };
     stream.write_all(&response)?;
@@ -130,7 +130,7 @@ fn answer(
 ) -> (Vec<u8>, Outcome) {
     if let Err(full) = find_client(request, site, slot, address) {
         info!("{address} turned away: {full}");
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, &full);
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, full);
     }
     let method = request.method();
     let upgrade = request.headers().get(header::UPGRADE);
@@ -138,15 +138,15 @@ fn answer(
         && upgrade.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
     {
         if !may_connect(request, &site.allow_origin) {
-            return refuse(StatusCode::FORBIDDEN, &"This page may not connect here");
+            return refuse(StatusCode::FORBIDDEN, "This page may not connect here");
         }
         return match upgrade_response(request) {
             Ok(response) => (response, Outcome::Upgraded(early)),
-            Err(error) => refuse(StatusCode::BAD_REQUEST, &error),
+            Err(error) => refuse(StatusCode::BAD_REQUEST, error),
         };
     }
     if method != Method::GET && method != Method::HEAD {
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, &"Only GET and HEAD");
+        return refuse(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD");
     }
     let (status, content_type, body) = match request.uri().path() {
         "/config.json" => (StatusCode::OK, JSON, site.settings.as_str()),
@@ -247,10 +247,10 @@ fn upgrade_response(request: &Request) -> tungstenite::Result<Vec<u8>> {
 
 /// The whole response to a connection for which there is no place.
 pub fn unavailable(full: Full) -> Vec<u8> {
-    refuse(StatusCode::SERVICE_UNAVAILABLE, &full).0
+    refuse(StatusCode::SERVICE_UNAVAILABLE, full).0
 }
 
-fn refuse(status: StatusCode, reason: &dyn fmt::Display) -> (Vec<u8>, Outcome) {
+fn refuse(status: StatusCode, reason: impl fmt::Display) -> (Vec<u8>, Outcome) {
     (response(status, TEXT, &format!("{reason}\n")), Outcome::Answered(status.as_u16()))
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use log::{Level, log};
 use native_tls::{Identity, Protocol, TlsAcceptor};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::{Files, read_file};
 use crate::limits::{CERTIFICATE_PAUSE, EXPIRY_NOTICE};
@@ -59,15 +59,16 @@ impl Certificate {
     /// What to start a handshake with. At most once in [`CERTIFICATE_PAUSE`] this looks at the files
     /// first; a broken pair leaves the former one in use, and the log says why.
     pub fn acceptor(&self) -> TlsAcceptor {
-        if self.state.lock().is_due() {
+        let mut state = self.state.lock();
+        if state.looked.elapsed() >= CERTIFICATE_PAUSE {
+            state.looked = Instant::now();
             // Without the lock: a disk that hangs holds up this one client.
-            let found = Pair::read(&self.files);
-            let news = self.state.lock().update(found, &self.files);
-            if let Some((level, news)) = news {
-                log!(level, "{news}");
+            let found = MutexGuard::unlocked(&mut state, || Pair::read(&self.files));
+            if let Some((level, news)) = state.update(found, &self.files) {
+                MutexGuard::unlocked(&mut state, || log!(level, "{news}"));
             }
         }
-        self.state.lock().acceptor.clone()
+        state.acceptor.clone()
     }
 
     /// The certificate and until when it is valid; at what level to log that.
@@ -77,15 +78,6 @@ impl Certificate {
 }
 
 impl State {
-    /// Whether it is time for another look; then who asked is to take it.
-    fn is_due(&mut self) -> bool {
-        let due = self.looked.elapsed() >= CERTIFICATE_PAUSE;
-        if due {
-            self.looked = Instant::now();
-        }
-        due
-    }
-
     /// Takes in what was found, and returns what to log about it: a change, a new problem, or, once
     /// a day, that the time is running out.
     fn update(&mut self, found: Result<Pair, String>, files: &Files) -> Option<(Level, String)> {
@@ -209,17 +201,16 @@ fn validity(cert: &str, files: &Files) -> (Level, String) {
     };
     let (start, end) = (cert.not_before(), cert.not_after());
     let days = now.diff(end).map_or(i32::MAX, |left| left.days);
-    if *end < now {
-        (Level::Error, format!("the certificate {file} expired on {end}; renew it"))
+    let (level, what) = if *end < now {
+        (Level::Error, format!("expired on {end}; renew it"))
     } else if *start > now {
-        let problem = format!("the certificate {file} is valid from {start} on");
-        (Level::Error, problem + "; is this machine's clock right?")
+        (Level::Error, format!("is valid from {start} on; is this machine's clock right?"))
     } else if days < EXPIRY_NOTICE {
-        let problem = format!("the certificate {file} expires on {end}, {days} days from now");
-        (Level::Warn, problem + "; renew it")
+        (Level::Warn, format!("expires on {end}, {days} days from now; renew it"))
     } else {
-        (Level::Info, format!("the certificate {file} is valid until {end}"))
-    }
+        (Level::Info, format!("is valid until {end}"))
+    };
+    (level, format!("the certificate {file} {what}"))
 }
 
 /// Elsewhere the system's own library keeps that to itself.
