@@ -45,7 +45,8 @@
 //! 9. [`registry`]: who is online
 //! 10. [`client`]: one client's life; the heart of it
 //! 11. [`systemd`]: what the service manager is told
-//! 12. [`server`]: listening, accepting, stopping
+//! 12. [`listen`]: opening the ports
+//! 13. [`server`]: accepting, starting threads, stopping
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(
@@ -64,4 +65,5 @@ pub mod http;
 pub mod registry;
 pub mod client;
 pub mod systemd;
+pub mod listen;
 pub mod server;

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Sender};
 use log::{LevelFilter, Log, Metadata, Record, error};
 use signal_server::config::{Command, Config, ConfigError, HELP};
 use signal_server::limits::Timeouts;
-use signal_server::{server, systemd, users};
+use signal_server::{listen, server, systemd, users};
 use simple_logger::SimpleLogger;
 
 /// The exit code for a command line that is not understood, as shells and their users know it.
@@ -53,7 +53,7 @@ fn run(config: &Config) -> ExitCode {
     let (stop, stopped) = mpsc::channel();
     let served = stop_on_signals(stop)
         .map_err(|error| format!("cannot watch for signals: {error}"))
-        .and_then(|()| server::bind(config))
+        .and_then(|()| listen::bind(config))
         .and_then(|listeners| server::run(listeners, config, Timeouts::default(), &stopped));
     match served {
         Ok(()) => ExitCode::SUCCESS,
