@@ -6,8 +6,9 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::str::FromStr;
 
 use log::LevelFilter;
@@ -15,9 +16,10 @@ use serde_json::Value;
 
 use crate::limits::{Limits, MAX_FILE, MAX_TURN_URLS};
 
-/// The port of `ws://` and the page unless `--listen` says otherwise.
+/// What `--help` prints. The defaults that it names are the ones below.
+pub const HELP: &str = include_str!("help.txt");
+
 const DEFAULT_PORT: u16 = 8080;
-/// The port of `wss://` and the page unless `--tls-listen` says otherwise.
 const DEFAULT_TLS_PORT: u16 = 8443;
 const DEFAULT_CERT: &str = "certs/cert.pem";
 const DEFAULT_KEY: &str = "certs/key.pem";
@@ -29,78 +31,37 @@ const DEFAULT_URL: &str = "https://localhost:8443/";
 const OPTIONS: &str = "listen tls-listen cert key ice-servers turn turn-secret users url log \
      max-connections max-per-ip max-message max-rate max-calls allow-origin trust-proxy";
 
-/// What `--help` prints.
-pub const HELP: &str = "\
-A WebRTC signaling server with its own call page.
-
-Usage: signal-server [OPTIONS]
-       signal-server user add NAME --users FILE [--url URL]
-       signal-server user remove NAME --users FILE
-       signal-server user list --users FILE
-
-Options:
-  --listen ADDR        address and port for ws:// and http://; off for none
-                       [default: [::]:8080, IPv4 as well]
-  --tls-listen ADDR    address and port for wss:// and https://; off for none
-                       [default: [::]:8443, if there is a certificate]
-  --cert FILE          the certificate, PEM, with its chain [default: certs/cert.pem]
-  --key FILE           its private key, PKCS#8 PEM [default: certs/key.pem]
-  --ice-servers FILE   STUN and TURN servers for the call page: a JSON array as
-                       RTCPeerConnection takes it [default: none, enough for a LAN]
-  --turn URL           a TURN server, such as turn:turn.example.org:3478, for those
-                       who have logged in; can be repeated [default: none]
-  --turn-secret FILE   the secret that you and it share (coturn's static-auth-secret)
-  --log LEVEL          off, error, warn, info, debug or trace [default: info]
-  --check              read all of this as a start would, say what was found, and end
-
-Limits; 0 is none:
-  --max-connections N  connections at once [default: 1024]
-  --max-per-ip N       of these from one address; an IPv6 /64 is one [default: 128]
-  --max-message BYTES  size of a message [default: 65536]
-  --max-rate N         messages a second from one connection, after a burst of
-                       4 seconds' worth [default: 50]
-  --max-calls N        calls one connection has made or answered [default: 32]
-  --print-limits       print every limit, and the memory they add up to
-
-Who may connect:
-  --users FILE               who may log in, with a token each; `user add` makes one,
-                             and a link to the page at --url [default: everybody]
-  --allow-origin ORIGIN      a page that may connect, such as https://example.org;
-                             can be repeated [default: every page may]
-  --trust-proxy ADDR[/LEN]   a reverse proxy whose X-Forwarded-For counts; can be
-                             repeated [default: none]
-
-  --help               print this
-  --version            print the version
-
-Each option can also be set in the environment: --max-rate as SIGNAL_MAX_RATE, and
-so on. There, --allow-origin, --trust-proxy and --turn take several, with commas.
-";
+/// Of these, the ones that can be repeated. In the environment they take several, with commas.
+const REPEATABLE: [&str; 3] = ["turn", "allow-origin", "trust-proxy"];
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
     /// Serve.
     Run(Config),
-    /// Change or show the users file.
-    User(UserCommand),
     /// Say whether that would work.
     Check(Config),
+    /// Print [`Limits::report`].
+    PrintLimits(Config),
+    /// Change or show this users file.
+    User(PathBuf, UserAction),
     /// Print [`HELP`].
     Help,
     /// Print the version.
     Version,
-    /// Print [`Limits::report`].
-    PrintLimits(Config),
 }
 
 /// Everything an operator can choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// For `ws://` and `http://`.
-    pub listen: Listen,
-    /// For `wss://` and `https://`.
-    pub tls: Tls,
+    /// For `ws://` and `http://`: where to listen, the first of these that can be had. None if empty.
+    pub listen: Vec<SocketAddr>,
+    /// The same for `wss://` and `https://`.
+    pub tls_listen: Vec<SocketAddr>,
+    /// Whether anybody asked for TLS in any way: then without it the program does not start.
+    pub tls_required: bool,
+    /// The certificate.
+    pub files: Files,
     /// A JSON array, as `RTCPeerConnection` takes it.
     pub ice_servers: String,
     /// The TURN server, if there is one.
@@ -126,15 +87,6 @@ pub struct TurnOptions {
     pub secret: PathBuf,
 }
 
-/// What to do with the users file, and which it is.
-#[derive(Debug, PartialEq, Eq)]
-pub struct UserCommand {
-    /// The users file.
-    pub file: PathBuf,
-    /// What to do with it.
-    pub action: UserAction,
-}
-
 /// What to do with the users file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum UserAction {
@@ -151,33 +103,11 @@ pub enum UserAction {
     List,
 }
 
-/// Where a listener binds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// Not at all.
-    Off,
-    /// Every address of this machine, IPv4 alone if it has no IPv6.
-    Everywhere(u16),
-    /// This address only.
-    At(SocketAddr),
-}
-
 /// All addresses that start with the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
     length: u32,
-}
-
-/// Whether and how to serve TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tls {
-    /// Not at all.
-    Off,
-    /// Asked for in any way: then without it the program does not start.
-    Required(Listen, Files),
-    /// Nobody said anything: with the default certificate if there is one.
-    IfThere(Listen, Files),
 }
 
 /// Where a certificate and its private key lie, both PEM.
@@ -198,14 +128,6 @@ pub enum ConfigError {
     File(String),
 }
 
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            ConfigError::Usage(text) | ConfigError::File(text) => f.write_str(text),
-        }
-    }
-}
-
 impl Command {
     /// Reads arguments (without the program's name) and environment.
     ///
@@ -215,96 +137,92 @@ impl Command {
         arguments: impl IntoIterator<Item = OsString>,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Command, ConfigError> {
-        let mut given: Vec<(&str, OsString)> = Vec::new();
+        let mut options = Options(Vec::new());
+        let mut command: fn(Config) -> Command = Command::Run;
         let mut words = Vec::new();
-        let (mut check, mut print_limits) = (false, false);
         let mut parser = lexopt::Parser::from_args(arguments);
         while let Some(argument) = parser.next().map_err(usage)? {
             use lexopt::prelude::*;
             match argument {
                 Long("help") | Short('h') => return Ok(Command::Help),
                 Long("version") | Short('V') => return Ok(Command::Version),
-                Long("check") => check = true,
-                Long("print-limits") => print_limits = true,
-                Long(name) => match OPTIONS.split(' ').find(|option| *option == name) {
-                    Some(option) => given.push((option, parser.value().map_err(usage)?)),
-                    None => return Err(usage(Long(name).unexpected())),
-                },
-                Value(word) if word == "user" || !words.is_empty() => words.push(word),
+                Long("check") => command = Command::Check,
+                Long("print-limits") => command = Command::PrintLimits,
+                Long(name) if OPTIONS.split(' ').any(|option| option == name) => {
+                    let (option, source) = (name.to_string(), format!("--{name}"));
+                    let value = parser.value().map_err(usage)?;
+                    options.0.push(Given { option, source, value });
+                }
+                Value(word) if word == "user" || !words.is_empty() => {
+                    words.push(word.string().map_err(usage)?);
+                }
                 unknown => return Err(usage(unknown.unexpected())),
             }
         }
-        // A variable that is set to nothing counts as not set, as in `SIGNAL_CERT= signal-server`.
-        let variable = |option: &str| {
-            let name = format!("SIGNAL_{}", option.to_uppercase().replace('-', "_"));
-            environment(&name).filter(|value| !value.is_empty()).map(|value| (name, value))
-        };
-        let all = |option: &str| -> Vec<Given> {
-            let values = given.iter().filter(|(known, _)| *known == option);
-            values.map(|(known, value)| (format!("--{known}"), value.clone())).collect()
-        };
-        let last = |option: &str| all(option).pop().or_else(|| variable(option));
-        let several = |option: &str| match all(option) {
-            none if none.is_empty() => variable(option).map(split).unwrap_or_default(),
-            some => some,
-        };
-        if !words.is_empty() {
-            return user_command(&words, last("users"), last("url")).map(Command::User);
+        options.add_environment(environment);
+        if let [_user, words @ ..] = &words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            return user_command(words, &options);
         }
-        let limit = |option: &str, default: usize| match last(option) {
-            None => Ok(default),
-            Some(given) => match parse_value(given, "a whole number, or 0 for no limit")? {
-                0 => Ok(usize::MAX),
-                limit => Ok(limit),
-            },
+
+        let limit = |option: &str, default: usize| {
+            let wanted = "a whole number, or 0 for no limit";
+            let limit = options.read(option, wanted, |text| text.parse().ok())?.pop();
+            Ok(if limit == Some(0) { usize::MAX } else { limit.unwrap_or(default) })
+        };
+        let listen = |option: &str, port: u16| {
+            let everywhere =
+                || vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
+            let wanted = "an address and a port, such as 0.0.0.0:8080 or [::1]:8080, or off";
+            let addresses = options.read(option, wanted, |text| match text {
+                "off" => Some(vec![]),
+                address => Some(vec![address.parse().ok()?]),
+            });
+            Ok(addresses?.pop().unwrap_or_else(everywhere))
         };
         let default = Limits::default();
-        let limits = Limits {
-            max_connections: limit("max-connections", default.max_connections)?,
-            max_per_ip: limit("max-per-ip", default.max_per_ip)?,
-            max_message: limit("max-message", default.max_message)?,
-            max_rate: limit("max-rate", default.max_rate)?,
-            max_calls: limit("max-calls", default.max_calls)?,
-        };
-
-        let (tls_listen, cert, key) = (last("tls-listen"), last("cert"), last("key"));
-        let tls_asked_for = tls_listen.is_some() || cert.is_some() || key.is_some();
-        let path = |option: Option<Given>, default: &str| {
-            option.map_or_else(|| PathBuf::from(default), |(_, value)| value.into())
-        };
-        let files = Files { cert: path(cert, DEFAULT_CERT), key: path(key, DEFAULT_KEY) };
-        let tls = match listen_value(tls_listen, DEFAULT_TLS_PORT)? {
-            Listen::Off => Tls::Off,
-            listen if tls_asked_for => Tls::Required(listen, files),
-            listen => Tls::IfThere(listen, files),
-        };
         let config = Config {
-            listen: listen_value(last("listen"), DEFAULT_PORT)?,
-            tls,
-            ice_servers: last("ice-servers").map_or_else(|| Ok("[]".into()), read_ice_servers)?,
-            turn: turn_options(several("turn"), last("turn-secret"))?,
-            limits,
-            users: last("users").map(|(_, path)| path.into()),
-            allow_origin: several("allow-origin")
-                .into_iter()
-                .map(origin)
-                .collect::<Result<_, _>>()?,
-            trust_proxy: several("trust-proxy")
-                .into_iter()
-                .map(|given| parse_value(given, NETWORKS))
-                .collect::<Result<_, _>>()?,
-            log: last("log")
-                .map_or(Ok(LevelFilter::Info), |given| parse_value(given, LOG_LEVELS))?,
+            listen: listen("listen", DEFAULT_PORT)?,
+            tls_listen: listen("tls-listen", DEFAULT_TLS_PORT)?,
+            tls_required: ["tls-listen", "cert", "key"].iter().any(|option| options.has(option)),
+            files: Files {
+                cert: options.path("cert").unwrap_or_else(|| DEFAULT_CERT.into()),
+                key: options.path("key").unwrap_or_else(|| DEFAULT_KEY.into()),
+            },
+            ice_servers: match options.path("ice-servers") {
+                None => "[]".into(),
+                Some(path) => read_ice_servers(&path).map_err(|problem| {
+                    let path = path.display();
+                    ConfigError::File(format!("cannot use the ICE servers' file {path}: {problem}"))
+                })?,
+            },
+            turn: turn_options(&options)?,
+            limits: Limits {
+                max_connections: limit("max-connections", default.max_connections)?,
+                max_per_ip: limit("max-per-ip", default.max_per_ip)?,
+                max_message: limit("max-message", default.max_message)?,
+                max_rate: limit("max-rate", default.max_rate)?,
+                max_calls: limit("max-calls", default.max_calls)?,
+            },
+            users: options.path("users"),
+            allow_origin: options.read(
+                "allow-origin",
+                "an origin, such as https://example.org",
+                origin,
+            )?,
+            trust_proxy: options.read(
+                "trust-proxy",
+                "an address or a network, such as 127.0.0.1 or 10.0.0.0/8",
+                |text| text.parse().ok(),
+            )?,
+            log: options
+                .read("log", "off, error, warn, info, debug or trace", |text| text.parse().ok())?
+                .pop()
+                .unwrap_or(LevelFilter::Info),
         };
-        if print_limits {
-            return Ok(Command::PrintLimits(config));
+        if config.listen.is_empty() && config.tls_listen.is_empty() {
+            return Err(usage("--listen and --tls-listen are both off: there is nothing to do"));
         }
-        if config.listen == Listen::Off && config.tls == Tls::Off {
-            return Err(ConfigError::Usage(
-                "--listen and --tls-listen are both off: there is nothing to do".into(),
-            ));
-        }
-        Ok(if check { Command::Check(config) } else { Command::Run(config) })
+        Ok(command(config))
     }
 }
 
@@ -326,89 +244,107 @@ pub fn read_file(path: &Path) -> io::Result<String> {
     Ok(text.trim_start_matches('\u{feff}').into())
 }
 
-/// The option or variable that a value came from, and the value.
-type Given = (String, OsString);
+fn usage(problem: impl fmt::Display) -> ConfigError {
+    ConfigError::Usage(problem.to_string())
+}
 
-const LOG_LEVELS: &str = "off, error, warn, info, debug or trace";
-const NETWORKS: &str = "an address or a network, such as 127.0.0.1 or 10.0.0.0/8";
-const ADDRESSES: &str = "an address and a port, such as 0.0.0.0:8080 or [::1]:8080, or off";
+/// All values that options were given, in order.
+struct Options(Vec<Given>);
 
-/// What comes after the word `user`, which stands first among the words.
-fn user_command(
-    words: &[OsString],
-    file: Option<Given>,
-    url: Option<Given>,
-) -> Result<UserCommand, ConfigError> {
-    let wrong = |text: &str| ConfigError::Usage(text.into());
-    let text = |word: OsString| word.into_string().map_err(|_| wrong("this is not UTF-8"));
-    let words = words.iter().skip(1).cloned().map(text).collect::<Result<Vec<_>, _>>()?;
-    let url = url.map_or_else(|| Ok(DEFAULT_URL.into()), |(_, url)| text(url))?;
-    let action = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["add", _] if url.contains('#') || !url.starts_with("http") => {
-            return Err(wrong("--url takes the page's address, such as https://call.example.org/"));
+/// One of them, and where it stood: `--max-rate` or `SIGNAL_MAX_RATE`.
+struct Given {
+    option: String,
+    source: String,
+    value: OsString,
+}
+
+impl Options {
+    /// Adds the variables, each unless an argument says otherwise. One that is set to nothing counts
+    /// as not set, as in `SIGNAL_CERT= signal-server`.
+    fn add_environment(&mut self, environment: impl Fn(&str) -> Option<OsString>) {
+        for option in OPTIONS.split(' ') {
+            if self.has(option) {
+                continue;
+            }
+            let source = format!("SIGNAL_{}", option.to_uppercase().replace('-', "_"));
+            let value = environment(&source).unwrap_or_default();
+            let values = match REPEATABLE.contains(&option) {
+                true => value.to_string_lossy().split([',', ' ']).map(OsString::from).collect(),
+                false => vec![value],
+            };
+            for value in values.into_iter().filter(|value| !value.is_empty()) {
+                self.0.push(Given { option: option.into(), source: source.clone(), value });
+            }
         }
+    }
+
+    fn all(&self, option: &str) -> impl DoubleEndedIterator<Item = &Given> {
+        self.0.iter().filter(move |given| given.option == option)
+    }
+
+    fn has(&self, option: &str) -> bool {
+        self.all(option).next().is_some()
+    }
+
+    fn path(&self, option: &str) -> Option<PathBuf> {
+        self.all(option).next_back().map(|given| PathBuf::from(&given.value))
+    }
+
+    /// What `parse` makes of an option's values, of which the last one counts unless it can have
+    /// several. If it makes nothing of one, the error says what is `wanted`.
+    fn read<T>(
+        &self,
+        option: &str,
+        wanted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let read = |Given { source, value, .. }: &Given| {
+            let parsed = value.to_str().and_then(&parse);
+            parsed.ok_or_else(|| usage(format!("{source} takes {wanted}, not {value:?}")))
+        };
+        self.all(option).map(read).collect()
+    }
+}
+
+/// What comes after the word `user`.
+fn user_command(words: &[&str], options: &Options) -> Result<Command, ConfigError> {
+    let page = |url: &str| (url.starts_with("http") && !url.contains('#')).then(|| url.to_string());
+    let wanted = "the page's address, such as https://call.example.org/";
+    let url = options.read("url", wanted, page)?.pop().unwrap_or_else(|| DEFAULT_URL.into());
+    let action = match *words {
         ["add", name] => UserAction::Add { name: name.into(), url },
         ["remove", name] => UserAction::Remove(name.into()),
         ["list"] => UserAction::List,
-        _ => return Err(wrong("user takes: add NAME, remove NAME, or list")),
+        _ => return Err(usage("user takes: add NAME, remove NAME, or list")),
     };
-    let file = file.ok_or_else(|| wrong("user needs the users file: --users FILE"))?.1.into();
-    Ok(UserCommand { file, action })
-}
-
-fn usage(error: lexopt::Error) -> ConfigError {
-    ConfigError::Usage(error.to_string())
-}
-
-fn listen_value(given: Option<Given>, default_port: u16) -> Result<Listen, ConfigError> {
-    match given {
-        None => Ok(Listen::Everywhere(default_port)),
-        Some((_, value)) if value == "off" => Ok(Listen::Off),
-        Some(given) => Ok(Listen::At(parse_value(given, ADDRESSES)?)),
+    match options.path("users") {
+        Some(file) => Ok(Command::User(file, action)),
+        None => Err(usage("user needs the users file: --users FILE")),
     }
-}
-
-/// The values of a variable that can have several.
-fn split((name, values): Given) -> Vec<Given> {
-    let values = values.to_string_lossy();
-    let values = values.split([',', ' ']).filter(|value| !value.is_empty());
-    values.map(|value| (name.clone(), value.into())).collect()
 }
 
 /// An origin as browsers write it: scheme, host and, unless it is the usual one, port (RFC 6454).
-fn origin((name, value): Given) -> Result<String, ConfigError> {
-    let text = value.to_string_lossy();
-    match text.split_once("://") {
-        Some((scheme, host))
-            if !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@']) =>
-        {
-            Ok(text.into_owned())
-        }
-        _ => Err(ConfigError::Usage(format!(
-            "{name} takes an origin, such as https://example.org, not {value:?}"
-        ))),
-    }
+fn origin(text: &str) -> Option<String> {
+    let (scheme, host) = text.split_once("://")?;
+    let is_origin = !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@']);
+    is_origin.then(|| text.into())
 }
 
-fn parse_value<T: FromStr>((name, value): Given, wanted: &str) -> Result<T, ConfigError> {
-    value
-        .to_str()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| ConfigError::Usage(format!("{name} takes {wanted}, not {value:?}")))
+fn turn_url(text: &str) -> Option<String> {
+    let host = text.strip_prefix("turn:").or_else(|| text.strip_prefix("turns:"))?;
+    let is_host = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic());
+    is_host.then(|| text.into())
 }
 
 impl Network {
     /// Whether `ip` is one of its addresses. An IPv4 address counts as that however it is written.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        match (self.address, ip.to_canonical()) {
-            (IpAddr::V4(network), IpAddr::V4(ip)) => {
-                (network.to_bits() ^ ip.to_bits()).leading_zeros() >= self.length
-            }
-            (IpAddr::V6(network), IpAddr::V6(ip)) => {
-                (network.to_bits() ^ ip.to_bits()).leading_zeros() >= self.length
-            }
-            _ => false,
-        }
+        let same_bits = match (self.address, ip.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(ip)) => (own.to_bits() ^ ip.to_bits()).leading_zeros(),
+            (IpAddr::V6(own), IpAddr::V6(ip)) => (own.to_bits() ^ ip.to_bits()).leading_zeros(),
+            _ => return false,
+        };
+        same_bits >= self.length
     }
 }
 
@@ -416,10 +352,7 @@ impl FromStr for Network {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Network, ()> {
-        let (address, length) = match text.split_once('/') {
-            Some((address, length)) => (address, Some(length)),
-            None => (text, None),
-        };
+        let (address, length) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
         let address: IpAddr = address.parse().map_err(drop)?;
         let whole = if address.is_ipv4() { 32 } else { 128 };
         let length = length.map_or(Ok(whole), |length| length.parse().map_err(drop))?;
@@ -427,87 +360,51 @@ impl FromStr for Network {
     }
 }
 
-impl Listen {
-    /// The addresses to try, in order.
-    pub fn candidates(self) -> Vec<SocketAddr> {
-        match self {
-            Listen::Off => vec![],
-            Listen::At(address) => vec![address],
-            Listen::Everywhere(port) => {
-                vec![(Ipv6Addr::UNSPECIFIED, port).into(), ([0, 0, 0, 0], port).into()]
-            }
-        }
-    }
-}
-
 /// Both or neither: servers with a secret of ours.
-fn turn_options(
-    urls: Vec<Given>,
-    secret: Option<Given>,
-) -> Result<Option<TurnOptions>, ConfigError> {
-    let urls: Vec<String> = urls.into_iter().map(turn_url).collect::<Result<_, _>>()?;
-    let wrong = |text: String| Err(ConfigError::Usage(text));
-    match secret {
+fn turn_options(options: &Options) -> Result<Option<TurnOptions>, ConfigError> {
+    let wanted = "an address such as turn:turn.example.org:3478";
+    let urls: Vec<String> = options.read("turn", wanted, turn_url)?;
+    match options.path("turn-secret") {
         None if urls.is_empty() => Ok(None),
-        None => wrong(
-            "--turn needs --turn-secret; servers with a password go into --ice-servers".into(),
-        ),
-        Some(_) if urls.is_empty() => wrong("--turn-secret needs a server: --turn URL".into()),
-        Some(_) if urls.iter().map(String::len).sum::<usize>() > MAX_TURN_URLS => {
-            wrong(format!("all --turn together take at most {MAX_TURN_URLS} bytes"))
+        None => {
+            Err(usage("--turn needs --turn-secret; servers with a password go into --ice-servers"))
         }
-        Some((_, secret)) => Ok(Some(TurnOptions { urls, secret: secret.into() })),
-    }
-}
-
-fn turn_url((name, value): Given) -> Result<String, ConfigError> {
-    let text = value.to_string_lossy();
-    match text.split_once(':') {
-        Some(("turn" | "turns", host))
-            if !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic()) =>
-        {
-            Ok(text.into_owned())
+        Some(_) if urls.is_empty() => Err(usage("--turn-secret needs a server: --turn URL")),
+        Some(_) if urls.concat().len() > MAX_TURN_URLS => {
+            Err(usage(format!("all --turn together take at most {MAX_TURN_URLS} bytes")))
         }
-        _ => Err(ConfigError::Usage(format!(
-            "{name} takes an address such as turn:turn.example.org:3478, not {value:?}"
-        ))),
+        Some(secret) => Ok(Some(TurnOptions { urls, secret })),
     }
 }
 
 /// The file's JSON array, checked as far as `RTCPeerConnection` would refuse it: the operator
 /// should hear of it at start, not every user at every call.
-fn read_ice_servers((name, path): Given) -> Result<String, ConfigError> {
-    let path = PathBuf::from(path);
-    let wrong =
-        |reason: String| ConfigError::File(format!("{name} file {}: {reason}", path.display()));
-    let text = read_file(&path).map_err(|error| wrong(error.to_string()))?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-    let servers = value.as_array().ok_or_else(|| wrong("must be a JSON array".into()))?;
+fn read_ice_servers(path: &Path) -> Result<String, String> {
+    let text = read_file(path).map_err(|error| error.to_string())?;
+    let servers: Vec<Value> = serde_json::from_str(&text)
+        .map_err(|error| format!("it must be a JSON array of servers: {error}"))?;
     for (index, server) in servers.iter().enumerate() {
-        check_ice_server(server).map_err(|reason| wrong(format!("entry {index} {reason}")))?;
+        check_ice_server(server).map_err(|problem| format!("entry {index} {problem}"))?;
     }
-    Ok(value.to_string())
+    Ok(Value::Array(servers).to_string())
 }
 
 fn check_ice_server(server: &Value) -> Result<(), String> {
     let urls = match server.get("urls") {
-        Some(Value::String(url)) => vec![url.as_str()],
-        Some(Value::Array(urls)) if !urls.is_empty() => urls
-            .iter()
-            .map(|url| url.as_str().ok_or("has a url that is not a string"))
-            .collect::<Result<_, _>>()?,
+        Some(Value::Array(urls)) if !urls.is_empty() => urls,
+        Some(url @ Value::String(_)) => slice::from_ref(url),
         _ => return Err(r#"needs "urls": a string or an array of strings"#.into()),
     };
     for url in urls {
-        let (scheme, host) = url.split_once(':').unwrap_or((url, ""));
+        let (scheme, host) = url.as_str().and_then(|url| url.split_once(':')).unwrap_or_default();
         if !matches!(scheme, "stun" | "stuns" | "turn" | "turns") || host.is_empty() {
             return Err(format!(
-                "has the url {url:?}; it must start with stun:, stuns:, turn: or turns:"
+                "has the url {url}; it must start with stun:, stuns:, turn: or turns:"
             ));
         }
         let text = |field| server.get(field).is_some_and(Value::is_string);
         if scheme.starts_with("turn") && !(text("username") && text("credential")) {
-            return Err(format!(r#"has the url {url:?}, which needs "username" and "credential""#));
+            return Err(format!(r#"has the url {url}, which needs "username" and "credential""#));
         }
     }
     Ok(())
@@ -527,8 +424,8 @@ mod tests {
         }
     }
 
-    fn files(cert: &str, key: &str) -> Files {
-        Files { cert: cert.into(), key: key.into() }
+    fn both_families(port: u16) -> Vec<SocketAddr> {
+        ["[::]", "0.0.0.0"].map(|ip| format!("{ip}:{port}").parse().unwrap()).to_vec()
     }
 
     #[test]
@@ -536,11 +433,10 @@ mod tests {
         assert_eq!(
             parse(&[], &[]),
             Config {
-                listen: Listen::Everywhere(8080),
-                tls: Tls::IfThere(
-                    Listen::Everywhere(8443),
-                    files("certs/cert.pem", "certs/key.pem")
-                ),
+                listen: both_families(8080),
+                tls_listen: both_families(8443),
+                tls_required: false,
+                files: Files { cert: "certs/cert.pem".into(), key: "certs/key.pem".into() },
                 ice_servers: "[]".into(),
                 turn: None,
                 limits: Limits::default(),
@@ -553,28 +449,21 @@ mod tests {
     }
 
     #[test]
-    fn everywhere_is_both_families_first() {
-        let candidates = Listen::Everywhere(8080).candidates();
-        assert_eq!(candidates, ["[::]:8080".parse().unwrap(), "0.0.0.0:8080".parse().unwrap()]);
-        assert!(Listen::Off.candidates().is_empty());
-    }
-
-    #[test]
     fn any_word_about_tls_makes_it_required() {
-        let required = |arguments: &[&str]| matches!(parse(arguments, &[]).tls, Tls::Required(..));
+        let required = |arguments: &[&str]| parse(arguments, &[]).tls_required;
         assert!(required(&["--cert", "c"]));
         assert!(required(&["--key", "k"]));
         assert!(required(&["--tls-listen", "[::1]:8443"]));
         assert!(!required(&["--listen", "off"]));
-        assert_eq!(parse(&["--tls-listen", "off", "--cert", "c"], &[]).tls, Tls::Off);
-        assert!(matches!(parse(&[], &[("SIGNAL_CERT", "c")]).tls, Tls::Required(..)));
+        assert!(parse(&["--tls-listen", "off", "--cert", "c"], &[]).tls_listen.is_empty());
+        assert!(parse(&[], &[("SIGNAL_CERT", "c")]).tls_required);
     }
 
     #[test]
     fn an_argument_wins_over_the_environment_and_the_last_one_over_the_first() {
         let environment = [("SIGNAL_LOG", "warn"), ("SIGNAL_LISTEN", "off")];
         assert_eq!(parse(&[], &environment).log, LevelFilter::Warn);
-        assert_eq!(parse(&[], &environment).listen, Listen::Off);
+        assert_eq!(parse(&[], &environment).listen, []);
         assert_eq!(parse(&["--log=debug"], &environment).log, LevelFilter::Debug);
         assert_eq!(
             parse(&["--log", "off", "--log", "ERROR"], &environment).log,
@@ -653,11 +542,12 @@ mod tests {
 
     #[test]
     fn every_option_is_in_the_help_and_looked_for() {
-        let source = include_str!("config.rs");
+        let code: String = include_str!("config.rs").split_whitespace().collect();
         for option in OPTIONS.split(' ') {
             assert!(HELP.contains(&format!("--{option} ")), "{option}");
-            let calls = ["last", "several", "limit"].map(|call| format!("{call}(\"{option}\""));
-            assert!(calls.iter().any(|call| source.contains(call)), "{option}");
+            let calls = ["read", "path", "limit", "listen"];
+            let is_read = |call| code.contains(&format!("{call}(\"{option}\""));
+            assert!(calls.into_iter().any(is_read), "{option}");
         }
     }
 

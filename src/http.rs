@@ -3,16 +3,15 @@
 //! tungstenite refuses a request that is no upgrade before anybody can answer it, so the head is
 //! read here first. One request a connection; a request's body is never read.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::str;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use httparse::Status;
 use log::{info, warn};
-use tungstenite::handshake::machine::TryParse;
-use tungstenite::handshake::server as upgrade;
-use tungstenite::http::HeaderValue;
+use tungstenite::handshake::server::{Request, create_response, write_response};
+use tungstenite::http::{HeaderValue, Method, StatusCode, Version, header};
 
 use crate::config::Network;
 use crate::limits::{MAX_HEAD, MAX_HEADERS, RETRY_AFTER};
@@ -30,14 +29,18 @@ const SVG: &str = "image/svg+xml";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// The call page's files: path, content type, content.
-const PAGE: [(&str, &str, &str); 6] = [
+/// What a proxy says about where a request comes from.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The call page's files, and what monitoring asks for: path, content type, content.
+const FILES: [(&str, &str, &str); 7] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/style.css", CSS, include_str!("page/style.css")),
     ("/icon.svg", SVG, include_str!("page/icon.svg")),
     ("/main.js", SCRIPT, include_str!("page/main.js")),
     ("/signaling.js", SCRIPT, include_str!("page/signaling.js")),
     ("/call.js", SCRIPT, include_str!("page/call.js")),
+    ("/healthz", TEXT, "ok\n"),
 ];
 
 /// What a new connection turned out to want.
@@ -90,26 +93,79 @@ pub fn serve(
         let mut request = httparse::Request::new(&mut headers);
         break match request.parse(&received) {
             Ok(Status::Partial) if received.len() < MAX_HEAD => continue,
-            Ok(Status::Complete(head)) if head <= MAX_HEAD => {
-                match find_client(&request, site, slot, address) {
-                    Ok(()) => answer(&request, &received, head, site),
-                    Err(full) => {
-                        info!("{address} turned away: {full}");
-                        (unavailable(full), Outcome::Answered(503))
-                    }
+            Ok(Status::Complete(head)) if head <= MAX_HEAD => match for_tungstenite(&request) {
+                Ok(request) => {
+                    let early = received.split_off(head);
+                    answer(&request, early, site, slot, address)
                 }
+                Err(error) => refuse(StatusCode::BAD_REQUEST, error),
+            },
+            Ok(_) | Err(httparse::Error::TooManyHeaders) => {
+                refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request head too large")
             }
-            Ok(_) | Err(httparse::Error::TooManyHeaders) => refuse(431, "Request head too large"),
-            Err(_) => refuse(400, "Not an HTTP request"),
+            Err(_) => refuse(StatusCode::BAD_REQUEST, "Not an HTTP request"),
         };
     };
     stream.write_all(&response)?;
     Ok(outcome)
 }
 
+/// The request as tungstenite takes it, and we too from here on.
+fn for_tungstenite(parsed: &httparse::Request) -> Result<Request, tungstenite::http::Error> {
+    let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
+    let request = Request::builder()
+        .method(parsed.method.unwrap_or_default())
+        .uri(parsed.path.unwrap_or_default())
+        .version(version);
+    let headers = parsed.headers.iter();
+    headers.fold(request, |request, header| request.header(header.name, header.value)).body(())
+}
+
+/// The response to a request, and what it means. `early` are the bytes that came behind it.
+fn answer(
+    request: &Request,
+    early: Vec<u8>,
+    site: &Site,
+    slot: &mut Slot,
+    address: &mut SocketAddr,
+) -> (Vec<u8>, Outcome) {
+    if let Err(full) = find_client(request, site, slot, address) {
+        info!("{address} turned away: {full}");
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, full);
+    }
+    let method = request.method();
+    let upgrade = request.headers().get(header::UPGRADE);
+    if method == Method::GET
+        && upgrade.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    {
+        if !may_connect(request, &site.allow_origin) {
+            return refuse(StatusCode::FORBIDDEN, "This page may not connect here");
+        }
+        return match upgrade_response(request) {
+            Ok(response) => (response, Outcome::Upgraded(early)),
+            Err(error) => refuse(StatusCode::BAD_REQUEST, error),
+        };
+    }
+    if method != Method::GET && method != Method::HEAD {
+        return refuse(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD");
+    }
+    let (status, content_type, body) = match request.uri().path() {
+        "/config.json" => (StatusCode::OK, JSON, site.settings.as_str()),
+        path => match FILES.iter().find(|(name, _, _)| *name == path) {
+            Some((_, content_type, content)) => (StatusCode::OK, *content_type, *content),
+            None => (StatusCode::NOT_FOUND, TEXT, "Not found\n"),
+        },
+    };
+    let mut response = response(status, content_type, body);
+    if method == Method::HEAD {
+        response.truncate(response.len() - body.len());
+    }
+    (response, Outcome::Answered(status.as_u16()))
+}
+
 /// Finds out whose request this is when a proxy sent it.
 fn find_client(
-    request: &httparse::Request,
+    request: &Request,
     site: &Site,
     slot: &mut Slot,
     address: &mut SocketAddr,
@@ -122,7 +178,7 @@ fn find_client(
             slot.assign(client)?;
         }
     } else if is_local(ip)
-        && headers(request, "x-forwarded-for").next().is_some()
+        && request.headers().contains_key(FORWARDED_FOR)
         && !site.proxy_hinted.swap(true, Ordering::Relaxed)
     {
         warn!(
@@ -135,11 +191,10 @@ fn find_client(
 
 /// The nearest hop of `X-Forwarded-For` that is not a proxy of ours: what lies beyond it, the client
 /// may have made up. `None` if there is no such header, or if it is not understood up to there.
-fn last_untrusted_hop(request: &httparse::Request, site: &Site) -> Option<IpAddr> {
+fn last_untrusted_hop(request: &Request, site: &Site) -> Option<IpAddr> {
     let mut nearest = None;
-    let lines: Vec<&[u8]> = headers(request, "x-forwarded-for").collect();
-    for line in lines.into_iter().rev() {
-        for hop in str::from_utf8(line).ok()?.rsplit(',').map(str::trim) {
+    for line in request.headers().get_all(FORWARDED_FOR).iter().rev() {
+        for hop in str::from_utf8(line.as_bytes()).ok()?.rsplit(',').map(str::trim) {
             let address = hop.parse::<SocketAddr>().map(|address| address.ip());
             let ip = address.or_else(|_| hop.trim_matches(['[', ']']).parse()).ok()?;
             nearest = Some(ip);
@@ -159,118 +214,66 @@ fn is_local(ip: IpAddr) -> bool {
     }
 }
 
-/// The response to a whole head, `received[..head]`, and what it means.
-fn answer(
-    request: &httparse::Request,
-    received: &[u8],
-    head: usize,
-    site: &Site,
-) -> (Vec<u8>, Outcome) {
-    if request.method == Some("GET")
-        && let Some(protocol) = header(request, "upgrade")
-        && protocol.eq_ignore_ascii_case("websocket")
-    {
-        if !may_connect(request, &site.allow_origin) {
-            return refuse(403, "This page may not connect here");
-        }
-        let (head, rest) = received.split_at_checked(head).unwrap_or_default();
-        return match upgrade_response(request, head) {
-            Ok(response) => (response, Outcome::Upgraded(rest.to_vec())),
-            Err(error) => refuse(400, &error.to_string()),
-        };
-    }
-    let with_body = match request.method {
-        Some("GET") => true,
-        Some("HEAD") => false,
-        _ => return refuse(405, "Only GET and HEAD"),
-    };
-    let path = request.path.unwrap_or_default().split('?').next().unwrap_or_default();
-    let (status, content_type, body) = match path {
-        "/healthz" => (200, TEXT, "ok\n"),
-        "/config.json" => (200, JSON, site.settings.as_str()),
-        path => match PAGE.iter().find(|(name, _, _)| *name == path) {
-            Some((_, content_type, body)) => (200, *content_type, *body),
-            None => (404, TEXT, "Not found\n"),
-        },
-    };
-    (response(status, content_type, body, with_body), Outcome::Answered(status))
-}
-
 /// Whether the page that asks for a WebSocket may have one. Browsers say which page it is; a program
 /// that is no browser says nothing, and could say anything, so it is let in (RFC 6455, section 10.2).
-fn may_connect(request: &httparse::Request, allowed: &[String]) -> bool {
-    allowed.is_empty()
-        || headers(request, "origin").all(|origin| {
-            let Ok(origin) = str::from_utf8(origin) else {
-                return false;
-            };
-            let own = header(request, "host").unwrap_or_default();
-            let host = origin.split_once("://").map(|(_, host)| host);
-            host.is_some_and(|host| host.eq_ignore_ascii_case(own))
-                || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
-        })
+fn may_connect(request: &Request, allowed: &[String]) -> bool {
+    let own = request.headers().get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    let is_allowed = |origin: &HeaderValue| {
+        let origin = origin.to_str().unwrap_or_default();
+        allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+            || origin
+                .split_once("://")
+                .is_some_and(|(_, host)| own.eq_ignore_ascii_case(host.as_bytes()))
+    };
+    allowed.is_empty() || request.headers().get_all(header::ORIGIN).iter().all(is_allowed)
 }
 
 /// The 101 response. tungstenite checks the request (RFC 6455, section 4.2.1) and computes the
 /// accept key. Of the subprotocols that a client offers the first is echoed: browsers drop the
 /// connection when none is, and here they all mean the same.
-fn upgrade_response(request: &httparse::Request, head: &[u8]) -> tungstenite::Result<Vec<u8>> {
-    let Some((_, parsed)) = upgrade::Request::try_parse(head)? else {
-        return Err(tungstenite::error::ProtocolError::HandshakeIncomplete.into());
-    };
-    let mut response = upgrade::create_response(&parsed)?;
-    let mut offered = headers(request, "sec-websocket-protocol")
-        .flat_map(|value| value.split(|byte| *byte == b','))
+fn upgrade_response(request: &Request) -> tungstenite::Result<Vec<u8>> {
+    let mut response = create_response(request)?;
+    let offers = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut offered = offers
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii);
     if let Some(first) = offered.find(|name| !name.is_empty()) {
-        response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_bytes(first)?);
+        let first = HeaderValue::from_bytes(first)?;
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, first);
     }
     let mut bytes = Vec::new();
-    upgrade::write_response(&mut bytes, &response)?;
+    write_response(&mut bytes, &response)?;
     Ok(bytes)
 }
 
 /// The whole response to a connection for which there is no place.
 pub fn unavailable(full: Full) -> Vec<u8> {
-    response(503, TEXT, &format!("{full}\n"), true)
+    refuse(StatusCode::SERVICE_UNAVAILABLE, full).0
 }
 
-fn refuse(status: u16, reason: &str) -> (Vec<u8>, Outcome) {
-    (response(status, TEXT, &format!("{reason}\n"), true), Outcome::Answered(status))
+fn refuse(status: StatusCode, reason: impl fmt::Display) -> (Vec<u8>, Outcome) {
+    (response(status, TEXT, &format!("{reason}\n")), Outcome::Answered(status.as_u16()))
 }
 
-fn response(status: u16, content_type: &str, body: &str, with_body: bool) -> Vec<u8> {
-    let reason = match status {
-        200 => "OK",
-        400 => "Bad Request",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        431 => "Request Header Fields Too Large",
-        503 => "Service Unavailable",
+fn response(status: StatusCode, content_type: &str, body: &str) -> Vec<u8> {
+    let more = match status {
+        StatusCode::METHOD_NOT_ALLOWED => "Allow: GET, HEAD\r\n",
+        StatusCode::SERVICE_UNAVAILABLE => &format!("Retry-After: {}\r\n", RETRY_AFTER.as_secs()),
         _ => "",
     };
-    let mut text = format!(
-        "HTTP/1.1 {status} {reason}\r\n\
+    format!(
+        "HTTP/1.1 {status}\r\n\
          Content-Type: {content_type}\r\n\
          Content-Length: {}\r\n\
          Content-Security-Policy: {CONTENT_SECURITY_POLICY}\r\n\
          X-Content-Type-Options: nosniff\r\n\
          Referrer-Policy: no-referrer\r\n\
          Cache-Control: no-cache\r\n\
-         Connection: close\r\n",
+         Connection: close\r\n\
+         {more}\r\n{body}",
         body.len()
-    );
-    match status {
-        405 => text.push_str("Allow: GET, HEAD\r\n"),
-        503 => text.push_str(&format!("Retry-After: {}\r\n", RETRY_AFTER.as_secs())),
-        _ => {}
-    }
-    text.push_str("\r\n");
-    if with_body {
-        text.push_str(body);
-    }
-    text.into_bytes()
+    )
+    .into_bytes()
 }
 
 /// The settings that the call page asks for: the ICE servers; where `https://` is, if anywhere, for
@@ -279,18 +282,4 @@ fn response(status: u16, content_type: &str, body: &str, with_body: bool) -> Vec
 pub fn settings(ice_servers: &str, tls_port: Option<u16>, tokens: bool) -> String {
     let tls_port = tls_port.map_or("null".into(), |port| port.to_string());
     format!(r#"{{"iceServers":{ice_servers},"tlsPort":{tls_port},"tokens":{tokens}}}"#)
-}
-
-/// All values of a header.
-fn headers<'r>(request: &'r httparse::Request, name: &str) -> impl Iterator<Item = &'r [u8]> {
-    request
-        .headers
-        .iter()
-        .filter(move |header| header.name.eq_ignore_ascii_case(name))
-        .map(|header| header.value)
-}
-
-/// A header's text; `None` also when it is not UTF-8.
-fn header<'r>(request: &'r httparse::Request, name: &str) -> Option<&'r str> {
-    headers(request, name).next().and_then(|value| str::from_utf8(value).ok())
 }

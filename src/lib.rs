@@ -39,15 +39,16 @@
 //! 3. [`slots`]: who is connected
 //! 4. [`protocol`]: the messages, as pure functions
 //! 5. [`wire`]: the stream under a WebSocket, and how waiting for bytes needs no lock
-//! 6. [`config`]: the options
-//! 7. [`tls`]: the certificate
-//! 8. [`users`]: who may log in
-//! 9. [`turn`]: credentials for a TURN server
-//! 10. [`http`]: the request head, the call page
-//! 11. [`registry`]: who is online, and in a call with whom
+//! 6. [`registry`]: who is online, and in a call with whom
+//! 7. [`config`]: the options
+//! 8. [`tls`]: the certificate
+//! 9. [`users`]: who may log in
+//! 10. [`turn`]: credentials for a TURN server
+//! 11. [`http`]: the request head, the call page
 //! 12. [`client`]: one client's life; the heart of it
 //! 13. [`systemd`]: what the service manager is told
-//! 14. [`server`]: listening, accepting, stopping
+//! 14. [`listen`]: opening the ports
+//! 15. [`server`]: accepting, starting threads, stopping
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(
@@ -60,12 +61,13 @@ pub mod rates;
 pub mod slots;
 pub mod protocol;
 pub mod wire;
+pub mod registry;
 pub mod config;
 pub mod tls;
 pub mod users;
 pub mod turn;
 pub mod http;
-pub mod registry;
 pub mod client;
 pub mod systemd;
+pub mod listen;
 pub mod server;

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Sender};
 use log::{LevelFilter, Log, Metadata, Record, error};
 use signal_server::config::{Command, Config, ConfigError, HELP};
 use signal_server::limits::Timeouts;
-use signal_server::{server, systemd, users};
+use signal_server::{listen, server, systemd, users};
 use simple_logger::SimpleLogger;
 
 /// The exit code for a command line that is not understood, as shells and their users know it.
@@ -20,40 +20,32 @@ fn main() -> ExitCode {
     let command = Command::parse(std::env::args_os().skip(1), |name| std::env::var_os(name));
     match command {
         Ok(Command::Run(config)) => run(&config),
-        Ok(Command::Check(config)) => check(&config),
-        Ok(Command::Help) => print(HELP),
-        Ok(Command::User(command)) => match users::carry_out(&command) {
-            Ok(text) => print(&text),
-            Err(problem) => fail(&problem),
-        },
-        Ok(Command::PrintLimits(config)) => print(&config.limits.report(&Timeouts::default())),
-        Ok(Command::Version) => print(concat!("signal-server ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Check(config)) => {
+            start_log(config.log);
+            print(server::check(&config))
+        }
+        Ok(Command::PrintLimits(config)) => print(Ok(config.limits.report(&Timeouts::default()))),
+        Ok(Command::User(file, action)) => print(users::carry_out(&file, &action)),
+        Ok(Command::Help) => print(Ok(HELP.into())),
+        Ok(Command::Version) => {
+            print(Ok(concat!("signal-server ", env!("CARGO_PKG_VERSION"), "\n").into()))
+        }
         Err(ConfigError::Usage(problem)) => {
             eprintln!("signal-server: {problem}\nTry: signal-server --help");
             ExitCode::from(USAGE)
         }
-        Err(ConfigError::File(problem)) => fail(&problem),
+        Err(ConfigError::File(problem)) => print(Err(problem)),
     }
 }
 
-fn fail(problem: &str) -> ExitCode {
-    eprintln!("signal-server: {problem}");
+/// Prints a command's outcome: what was asked for to stdout, what went wrong to stderr.
+fn print(outcome: Result<String, String>) -> ExitCode {
+    match outcome.map(|text| io::stdout().write_all(text.as_bytes())) {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(_)) => {} // There is nobody to tell.
+        Err(problem) => eprintln!("signal-server: {problem}"),
+    }
     ExitCode::FAILURE
-}
-
-fn print(text: &str) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-fn check(config: &Config) -> ExitCode {
-    start_log(config.log);
-    match server::check(config) {
-        Ok(report) => print(&report),
-        Err(problem) => fail(&problem),
-    }
 }
 
 fn run(config: &Config) -> ExitCode {
@@ -61,7 +53,7 @@ fn run(config: &Config) -> ExitCode {
     let (stop, stopped) = mpsc::channel();
     let served = stop_on_signals(stop)
         .map_err(|error| format!("cannot watch for signals: {error}"))
-        .and_then(|()| server::bind(config))
+        .and_then(|()| listen::bind(config))
         .and_then(|listeners| server::run(listeners, config, Timeouts::default(), &stopped));
     match served {
         Ok(()) => ExitCode::SUCCESS,

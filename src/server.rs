@@ -1,31 +1,28 @@
-//! Listening, accepting, starting clients' threads, and stopping.
+//! Accepting, starting clients' threads, and stopping.
 //!
 //! The accept loop never does I/O with a client and never ends because of one.
 
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{
-    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::{Level, info, log, warn};
+use log::{Level, info, warn};
 use parking_lot::Mutex;
 use serde::de::IgnoredAny;
-use socket2::{Domain, Socket, Type};
 
 use crate::client::{self, Client, Shared};
-use crate::config::{Config, Listen, Tls};
+use crate::config::Config;
 use crate::http::{self, Site};
 use crate::limits::{
-    ACCEPT_PAUSE, BACKLOG, CLIENT_STACK, COMPLAINT_PAUSE, Limits, OWN_DESCRIPTORS, SOCKET_BUFFER,
-    Timeouts,
+    ACCEPT_PAUSE, CLIENT_STACK, COMPLAINT_PAUSE, Limits, OWN_DESCRIPTORS, Timeouts,
 };
+use crate::listen::{Listener, announce, certificate};
 use crate::rates::Gate;
 use crate::registry::Registry;
 use crate::slots::{Full, Slots};
@@ -34,37 +31,7 @@ use crate::tls::Certificate;
 use crate::turn::Turn;
 use crate::users::Users;
 
-/// A bound port, plain or with TLS.
-pub struct Listener {
-    socket: TcpListener,
-    address: SocketAddr,
-    tls: Option<Arc<Certificate>>,
-}
-
-impl Listener {
-    /// Where it is bound, the port resolved if 0 was asked for.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-/// Loads the certificate and binds the ports that `config` asks for.
-///
-/// # Errors
-/// A sentence for the operator: the certificate is not usable, or a port can't be had.
-pub fn bind(config: &Config) -> Result<Vec<Listener>, String> {
-    let secure = certificate(config)?;
-    let mut listeners = Vec::new();
-    if config.listen != Listen::Off {
-        listeners.push(bind_one(config.listen, None)?);
-    }
-    if let Some((listen, certificate)) = secure {
-        listeners.push(bind_one(listen, Some(Arc::new(certificate)))?);
-    }
-    Ok(listeners)
-}
-
-/// What `--check` prints: all that [`bind`] reads, without opening a port, since those may be a
+/// What `--check` prints: all that a start reads, without opening a port, since those may be a
 /// running server's.
 ///
 /// # Errors
@@ -72,16 +39,15 @@ pub fn bind(config: &Config) -> Result<Vec<Listener>, String> {
 pub fn check(config: &Config) -> Result<String, String> {
     let mut report = String::new();
     let mut add = |line: String| report.push_str(&(line + "\n"));
-    let ports = |listen: Listen| {
-        let candidates = listen.candidates();
-        candidates.iter().map(ToString::to_string).collect::<Vec<_>>().join(", or else ")
+    let ports = |addresses: &[SocketAddr]| {
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", or else ")
     };
-    let secure = certificate(config)?;
-    if config.listen != Listen::Off {
-        add(format!("ws:// and http:// on {}", ports(config.listen)));
+    let certificate = certificate(config)?;
+    if !config.listen.is_empty() {
+        add(format!("ws:// and http:// on {}", ports(&config.listen)));
     }
-    if let Some((listen, certificate)) = &secure {
-        add(format!("wss:// and https:// on {}", ports(*listen)));
+    if let Some(certificate) = certificate {
+        add(format!("wss:// and https:// on {}", ports(&config.tls_listen)));
         match certificate.validity() {
             (Level::Error, problem) => return Err(problem),
             (_, validity) => add(validity + "; its key is PKCS#8 and belongs to it"),
@@ -101,75 +67,6 @@ pub fn check(config: &Config) -> Result<String, String> {
         add(format!("{} connections, {mib} MiB in the worst case", limits.max_connections));
     }
     Ok(report)
-}
-
-/// The certificate, and where to listen with it; `None` if there is to be no TLS.
-fn certificate(config: &Config) -> Result<Option<(Listen, Certificate)>, String> {
-    match &config.tls {
-        Tls::IfThere(_, files) if !files.cert.exists() && !files.key.exists() => {
-            if config.listen == Listen::Off {
-                return Err(
-                    "--listen is off and there is no certificate: nothing to listen on".into()
-                );
-            }
-            info!(
-                "no wss:// and https://, for want of {}; to make it, run: sh certs/generate.sh",
-                files.cert.display()
-            );
-            Ok(None)
-        }
-        Tls::Off => Ok(None),
-        Tls::IfThere(listen, files) | Tls::Required(listen, files) => {
-            Ok(Some((*listen, Certificate::load(files)?)))
-        }
-    }
-}
-
-fn bind_one(listen: Listen, tls: Option<Arc<Certificate>>) -> Result<Listener, String> {
-    let option = if tls.is_some() { "--tls-listen" } else { "--listen" };
-    let mut problem = String::new();
-    for address in listen.candidates() {
-        let bound = open(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
-        match bound {
-            Ok((address, socket)) => return Ok(Listener { socket, address, tls }),
-            // The second family would say the same.
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                return Err(format!(
-                    "cannot listen on {address}: the port is in use; choose another with {option}"
-                ));
-            }
-            Err(error) => {
-                let remedy = match error.kind() {
-                    io::ErrorKind::PermissionDenied => {
-                        "; choose a port from 1024 on, or allow this one with \
-                         AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or with \
-                         `setcap cap_net_bind_service=+ep` on the program"
-                    }
-                    io::ErrorKind::AddrNotAvailable => "; this machine has no such address (now)",
-                    _ => "",
-                };
-                problem = format!("cannot listen on {address}: {error}{remedy}");
-            }
-        }
-    }
-    Err(problem)
-}
-
-/// Listens on an address. What is set here, accepted sockets inherit.
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    if cfg!(unix) {
-        // Or a restart would have to wait until the former connections' ports are forgotten.
-        socket.set_reuse_address(true)?;
-    }
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?; // `[::]` is IPv4 as well, whatever the system's default.
-    }
-    socket.set_send_buffer_size(SOCKET_BUFFER)?;
-    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// Serves until `shutdown` gets a message (or loses its sender), then stops: no new connections,
@@ -388,72 +285,12 @@ impl Complaints {
     }
 }
 
-/// Logs where clients can connect.
-fn announce(listener: &Listener) {
-    let address = listener.address;
-    let (websocket, page) = match listener.tls {
-        None => ("ws", "http"),
-        Some(_) => ("wss", "https"),
-    };
-    info!("listening on {websocket}://{address}");
-    // Browsers give a page the camera on https:// and on localhost only.
-    let Some(certificate) = &listener.tls else {
-        if address.ip().is_unspecified() || address.ip().is_loopback() {
-            info!("on this machine, open {page}://localhost:{}/", address.port());
-        }
-        return;
-    };
-    let (level, validity) = certificate.validity();
-    log!(level, "{validity}");
-    for ip in local_addresses(address.ip()) {
-        info!("on a phone in this network, open {page}://{}/", SocketAddr::new(ip, address.port()));
-    }
-}
-
-/// The addresses by which others on the network reach a listener that is bound to `bound`.
-///
-/// The standard library can't list interfaces. But connecting a UDP socket, which sends nothing,
-/// makes the system choose the address that it would send from: asked about destinations in each
-/// of the usual private networks and beyond, it names the ones that matter.
-fn local_addresses(bound: IpAddr) -> Vec<IpAddr> {
-    if !bound.is_unspecified() {
-        return if bound.is_loopback() { vec![] } else { vec![bound] };
-    }
-    let destinations: [IpAddr; 6] = [
-        Ipv4Addr::new(192, 0, 2, 1).into(), // RFC 5737: documentation, so the default route
-        Ipv4Addr::new(192, 168, 0, 1).into(),
-        Ipv4Addr::new(10, 0, 0, 1).into(),
-        Ipv4Addr::new(172, 16, 0, 1).into(),
-        Ipv4Addr::new(169, 254, 0, 1).into(), // a network without DHCP
-        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(), // RFC 3849
-    ];
-    let mut found: Vec<IpAddr> = Vec::new();
-    for destination in destinations.into_iter().filter(|ip| bound.is_ipv6() || ip.is_ipv4()) {
-        let any: IpAddr = match destination {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let source = UdpSocket::bind((any, 0)).and_then(|socket| {
-            socket.connect((destination, 9))?;
-            socket.local_addr()
-        });
-        if let Ok(source) = source {
-            let ip = source.ip();
-            if !ip.is_loopback() && !ip.is_unspecified() && !found.contains(&ip) {
-                found.push(ip);
-            }
-        }
-    }
-    found
-}
-
 /// An address at which this machine reaches its own listener.
 fn reachable(mut bound: SocketAddr) -> SocketAddr {
-    if bound.ip().is_unspecified() {
-        bound.set_ip(match bound {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
+    match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => bound.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => bound.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
     }
     bound
 }

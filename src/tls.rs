@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use log::{Level, log};
 use native_tls::{Identity, Protocol, TlsAcceptor};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::{Files, read_file};
 use crate::limits::{CERTIFICATE_PAUSE, EXPIRY_NOTICE};
@@ -32,7 +32,7 @@ struct State {
     said: (Level, String),
 }
 
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 struct Pair {
     cert: String,
     key: String,
@@ -59,15 +59,16 @@ impl Certificate {
     /// What to start a handshake with. At most once in [`CERTIFICATE_PAUSE`] this looks at the files
     /// first; a broken pair leaves the former one in use, and the log says why.
     pub fn acceptor(&self) -> TlsAcceptor {
-        if self.state.lock().is_due() {
+        let mut state = self.state.lock();
+        if state.looked.elapsed() >= CERTIFICATE_PAUSE {
+            state.looked = Instant::now();
             // Without the lock: a disk that hangs holds up this one client.
-            let found = Pair::read(&self.files);
-            let news = self.state.lock().update(found, &self.files);
-            if let Some((level, news)) = news {
-                log!(level, "{news}");
+            let found = MutexGuard::unlocked(&mut state, || Pair::read(&self.files));
+            if let Some((level, news)) = state.update(found, &self.files) {
+                MutexGuard::unlocked(&mut state, || log!(level, "{news}"));
             }
         }
-        self.state.lock().acceptor.clone()
+        state.acceptor.clone()
     }
 
     /// The certificate and until when it is valid; at what level to log that.
@@ -77,26 +78,13 @@ impl Certificate {
 }
 
 impl State {
-    /// Whether it is time for another look; then who asked is to take it.
-    fn is_due(&mut self) -> bool {
-        let due = self.looked.elapsed() >= CERTIFICATE_PAUSE;
-        if due {
-            self.looked = Instant::now();
-        }
-        due
-    }
-
     /// Takes in what was found, and returns what to log about it: a change, a new problem, or, once
     /// a day, that the time is running out.
     fn update(&mut self, found: Result<Pair, String>, files: &Files) -> Option<(Level, String)> {
         let changed = found != self.found;
         if changed {
-            let loaded = match &found {
-                Ok(pair) => pair.acceptor(files).map(|acceptor| (acceptor, pair.cert.clone())),
-                Err(problem) => Err(problem.clone()),
-            };
-            self.found = found;
-            match loaded {
+            self.found.clone_from(&found);
+            match found.and_then(|pair| Ok((pair.acceptor(files)?, pair.cert))) {
                 Ok((acceptor, cert)) => (self.acceptor, self.cert) = (acceptor, cert),
                 Err(problem) => {
                     let problem = format!("{problem}; the former certificate stays in use");
@@ -105,11 +93,9 @@ impl State {
             }
         }
         let validity = validity(&self.cert, files);
-        if !changed && validity == self.said {
-            return None;
-        }
+        let news = changed || validity != self.said;
         self.said.clone_from(&validity);
-        Some(validity)
+        news.then_some(validity)
     }
 }
 
@@ -119,47 +105,41 @@ impl Pair {
     }
 
     fn acceptor(&self, files: &Files) -> Result<TlsAcceptor, String> {
+        let (cert_file, key_file) = (files.cert.display(), files.key.display());
         let cert = check_certificate(&self.cert, &files.cert)?;
         let key = check_key(&self.key, &files.key)?;
         let identity = Identity::from_pkcs8(cert.as_bytes(), key.as_bytes()).map_err(|error| {
-            format!(
-                "cannot load the certificate {} with the key {}: {error}",
-                files.cert.display(),
-                files.key.display()
-            )
+            format!("cannot load the certificate {cert_file} with the key {key_file}: {error}")
         })?;
         if !belong_together(cert, key) {
             return Err(format!(
-                "the key {} does not belong to the certificate {}; to see both public keys, run: \
-                 openssl x509 -noout -pubkey -in {}; openssl pkey -pubout -in {}",
-                files.key.display(),
-                files.cert.display(),
-                files.cert.display(),
-                files.key.display()
+                "the key {key_file} does not belong to the certificate {cert_file}; to see both \
+                 public keys, run: openssl x509 -noout -pubkey -in {cert_file}; \
+                 openssl pkey -pubout -in {key_file}"
             ));
         }
-        TlsAcceptor::builder(identity).min_protocol_version(Some(Protocol::Tlsv12)).build().map_err(
-            |error| format!("cannot use the certificate {}: {error}", files.cert.display()),
-        )
+        TlsAcceptor::builder(identity)
+            .min_protocol_version(Some(Protocol::Tlsv12))
+            .build()
+            .map_err(|error| format!("cannot use the certificate {cert_file}: {error}"))
     }
 }
 
 fn read(what: &str, path: &Path) -> Result<String, String> {
     read_file(path).map_err(|error| {
-        if error.kind() == ErrorKind::InvalidData {
-            return format!(
-                "the {what} file {} is not PEM (text that starts with -----BEGIN); if it is DER, \
-                 run: openssl {} -inform der -in {} -out {what}.pem",
-                path.display(),
-                if what == "key" { "pkcs8 -topk8 -nocrypt" } else { "x509" },
-                path.display()
-            );
-        }
+        let path = path.display();
         let remedy = match error.kind() {
+            ErrorKind::InvalidData => {
+                let command = if what == "key" { "pkcs8 -topk8 -nocrypt" } else { "x509" };
+                &format!(
+                    "so it is not PEM (text that starts with -----BEGIN); if it is DER, \
+                     run: openssl {command} -inform der -in {path} -out {what}.pem"
+                )
+            }
             ErrorKind::PermissionDenied => "the server's user must be able to read it",
             _ => "to make a self-signed pair, run: sh certs/generate.sh",
         };
-        format!("cannot read the {what} file {}: {error}; {remedy}", path.display())
+        format!("cannot read the {what} file {path}: {error}; {remedy}")
     })
 }
 
@@ -167,16 +147,15 @@ fn check_certificate<'a>(pem: &'a str, path: &Path) -> Result<&'a str, String> {
     if pem.contains("-----BEGIN CERTIFICATE-----") {
         return Ok(pem);
     }
+    let path = path.display();
     let found = if pem.contains("PRIVATE KEY-----") {
         "holds a private key (are --cert and --key swapped?)"
     } else {
         "is not PEM, or holds no certificate"
     };
     Err(format!(
-        "the certificate file {} {found}; it must have a line -----BEGIN CERTIFICATE-----; to see \
-         what it is, run: openssl x509 -text -noout -in {}",
-        path.display(),
-        path.display()
+        "the certificate file {path} {found}; it must have a line -----BEGIN CERTIFICATE-----; to \
+         see what it is, run: openssl x509 -text -noout -in {path}"
     ))
 }
 
@@ -185,30 +164,28 @@ fn check_key<'a>(pem: &'a str, path: &Path) -> Result<&'a str, String> {
     if let Some(start) = pem.find("-----BEGIN PRIVATE KEY-----") {
         return Ok(pem.get(start..).unwrap_or_default());
     }
-    let found = if pem.contains("-----BEGIN RSA PRIVATE KEY-----") {
-        "holds a PKCS#1 key (BEGIN RSA PRIVATE KEY)"
-    } else if pem.contains("-----BEGIN EC PRIVATE KEY-----") {
-        "holds a SEC1 key (BEGIN EC PRIVATE KEY)"
-    } else if pem.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") {
-        "holds an encrypted key"
-    } else if pem.contains("-----BEGIN CERTIFICATE-----") {
+    let path = path.display();
+    let other_kinds = [
+        ("RSA PRIVATE KEY", "a PKCS#1 key"),
+        ("EC PRIVATE KEY", "a SEC1 key"),
+        ("ENCRYPTED PRIVATE KEY", "an encrypted key"),
+    ];
+    let is_there = |label: &str| pem.contains(&format!("-----BEGIN {label}-----"));
+    if let Some((label, kind)) = other_kinds.into_iter().find(|(label, _)| is_there(label)) {
         return Err(format!(
-            "the key file {} holds a certificate and no key (are --cert and --key swapped?); \
-             it must have a line -----BEGIN PRIVATE KEY-----",
-            path.display()
+            "the key file {path} holds {kind} (BEGIN {label}), but PKCS#8 without a password \
+             (BEGIN PRIVATE KEY) is needed; to convert it, run: \
+             openssl pkcs8 -topk8 -nocrypt -in {path} -out key.pem"
         ));
+    }
+    let found = if is_there("CERTIFICATE") {
+        "holds a certificate and no key (are --cert and --key swapped?)"
     } else {
-        return Err(format!(
-            "the key file {} is not PEM, or holds no private key; it must have a line \
-             -----BEGIN PRIVATE KEY-----; to make a self-signed pair, run: sh certs/generate.sh",
-            path.display()
-        ));
+        "is not PEM, or holds no private key"
     };
     Err(format!(
-        "the key file {} {found}, but PKCS#8 without a password (BEGIN PRIVATE KEY) is needed; \
-         to convert it, run: openssl pkcs8 -topk8 -nocrypt -in {} -out key.pem",
-        path.display(),
-        path.display()
+        "the key file {path} {found}; it must have a line -----BEGIN PRIVATE KEY-----; to make a \
+         self-signed pair, run: sh certs/generate.sh"
     ))
 }
 
@@ -224,17 +201,16 @@ fn validity(cert: &str, files: &Files) -> (Level, String) {
     };
     let (start, end) = (cert.not_before(), cert.not_after());
     let days = now.diff(end).map_or(i32::MAX, |left| left.days);
-    if *end < now {
-        (Level::Error, format!("the certificate {file} expired on {end}; renew it"))
+    let (level, what) = if *end < now {
+        (Level::Error, format!("expired on {end}; renew it"))
     } else if *start > now {
-        let problem = format!("the certificate {file} is valid from {start} on");
-        (Level::Error, problem + "; is this machine's clock right?")
+        (Level::Error, format!("is valid from {start} on; is this machine's clock right?"))
     } else if days < EXPIRY_NOTICE {
-        let problem = format!("the certificate {file} expires on {end}, {days} days from now");
-        (Level::Warn, problem + "; renew it")
+        (Level::Warn, format!("expires on {end}, {days} days from now; renew it"))
     } else {
-        (Level::Info, format!("the certificate {file} is valid until {end}"))
-    }
+        (Level::Info, format!("is valid until {end}"))
+    };
+    (level, format!("the certificate {file} {what}"))
 }
 
 /// Elsewhere the system's own library keeps that to itself.

@@ -5,7 +5,7 @@
 //! edits the file need not restart the server. Nothing here keeps, logs or shows a token, but for
 //! the one time that `user add` prints it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use log::{info, warn};
 use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest, Sha256};
 
-use crate::config::{UserAction, UserCommand, read_file};
+use crate::config::{UserAction, read_file};
 use crate::limits::{
     LOGIN_ADDRESSES, LOGIN_PAUSE, LOGIN_TRIES, LOGIN_WINDOW, TOKEN_BYTES, USERS_FILE_PATIENCE,
 };
@@ -34,7 +34,7 @@ pub struct Users {
 }
 
 struct List {
-    hashes: HashMap<String, Hash>,
+    hashes: BTreeMap<String, Hash>,
     /// What the last look found: the file's text, good or not, or why it can't be read.
     found: Result<String, String>,
     /// The first wrong login of an address within [`LOGIN_WINDOW`], and how many there were since.
@@ -122,13 +122,10 @@ impl List {
 /// # Errors
 /// A sentence for the operator: the file can't be read or written, the name is no name, or it is
 /// there already, or it is not there.
-pub fn carry_out(UserCommand { file, action }: &UserCommand) -> Result<String, String> {
+pub fn carry_out(file: &Path, action: &UserAction) -> Result<String, String> {
     match action {
         UserAction::List => {
-            let mut names: Vec<_> =
-                users_in(&read(file)?, file)?.into_keys().map(|name| name + "\n").collect();
-            names.sort();
-            Ok(names.concat())
+            Ok(users_in(&read(file)?, file)?.into_keys().map(|name| name + "\n").collect())
         }
         UserAction::Remove(name) => {
             change(file, name, None)?;
@@ -181,20 +178,18 @@ fn create(path: &Path) -> Result<File, String> {
     let deadline = Instant::now() + USERS_FILE_PATIENCE;
     loop {
         match options.open(path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                if Instant::now() >= deadline {
-                    return Err(format!(
-                        "{} is in the way: another `user` command is at work, or was interrupted; \
-                         if there is none, remove that file",
-                        path.display()
-                    ));
-                }
-                thread::sleep(Duration::from_millis(10));
+            Ok(file) => return Ok(file),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(format!("cannot create {}: {error}", path.display()));
             }
-            opened => {
-                return opened
-                    .map_err(|error| format!("cannot create {}: {error}", path.display()));
+            Err(_) if Instant::now() >= deadline => {
+                return Err(format!(
+                    "{} is in the way: another `user` command is at work, or was interrupted; if \
+                     there is none, remove that file",
+                    path.display()
+                ));
             }
+            Err(_) => thread::sleep(Duration::from_millis(10)),
         }
     }
 }
@@ -215,8 +210,9 @@ fn changed_text(path: &Path, name: &str, line: Option<&str>) -> Result<String, S
         )),
         (false, None) => Err(format!("{name:?} is not in {}", path.display())),
         _ => {
-            let others = text.lines().filter(|line| user_of(line).ok().flatten() != Some(name));
-            Ok(others.chain(line).flat_map(|line| [line, "\n"]).collect())
+            let is_other =
+                |line: &&str| !matches!(user_in(line), Ok(Some((user, _))) if user == name);
+            Ok(text.lines().filter(is_other).chain(line).flat_map(|line| [line, "\n"]).collect())
         }
     }
 }
@@ -237,28 +233,19 @@ fn write(mut draft: File, path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    read_file(path).map_err(|error| unreadable(path, &error))
+    read_file(path)
+        .map_err(|error| format!("cannot read the users file {}: {error}", path.display()))
 }
 
-fn users_in(text: &str, path: &Path) -> Result<HashMap<String, Hash>, String> {
-    let hashes = parse(text).map_err(|problem| unreadable(path, &problem))?;
-    info!("{} users may log in, says {}", hashes.len(), path.display());
-    Ok(hashes)
-}
-
-fn unreadable(path: &Path, problem: &dyn std::fmt::Display) -> String {
-    format!("cannot read the users file {}: {problem}", path.display())
-}
-
-/// All users. What is in a broken line is not shown: it may be a token.
-fn parse(text: &str) -> Result<HashMap<String, Hash>, String> {
-    let mut hashes = HashMap::new();
-    for (index, line) in text.lines().enumerate() {
-        let wrong = |problem| format!("line {} {problem}", index + 1);
-        let Some(name) = user_of(line).map_err(wrong)? else {
+/// All users of the file. What is in a broken line is not shown: it may be a token.
+fn users_in(text: &str, path: &Path) -> Result<BTreeMap<String, Hash>, String> {
+    let path = path.display();
+    let mut hashes = BTreeMap::new();
+    for (line, number) in text.lines().zip(1..) {
+        let wrong = |problem| format!("cannot read the users file {path}: line {number} {problem}");
+        let Some((name, digits)) = user_in(line).map_err(wrong)? else {
             continue;
         };
-        let digits = line.get(name.len() + 1..).unwrap_or_default().trim_end();
         let hash = HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok();
         let hash = hash.and_then(|hash| Hash::try_from(hash).ok());
         let hash = hash.ok_or_else(|| wrong("does not end in the 64 hex digits of a SHA-256"))?;
@@ -266,16 +253,18 @@ fn parse(text: &str) -> Result<HashMap<String, Hash>, String> {
             return Err(wrong("has a name that was there before"));
         }
     }
+    info!("{} users may log in, says {path}", hashes.len());
     Ok(hashes)
 }
 
-/// The name in a line, if it is not a comment or empty. A name may have colons.
-fn user_of(line: &str) -> Result<Option<&str>, &'static str> {
+/// The name in a line and the digits behind it, if it is not a comment or empty. A name may have
+/// colons.
+fn user_in(line: &str) -> Result<Option<(&str, &str)>, &'static str> {
     if line.trim().is_empty() || line.starts_with('#') {
         return Ok(None);
     }
     match line.rsplit_once(':') {
-        Some((name, _)) if is_valid_name(name) => Ok(Some(name)),
+        Some((name, digits)) if is_valid_name(name) => Ok(Some((name, digits.trim_end()))),
         Some(_) => Err("has no name that one can log in with before its last colon"),
         None => Err("is not a name, a colon and the SHA-256 of a token"),
     }
@@ -289,7 +278,7 @@ mod tests {
 
     /// As from a file with this text that has gone: so these users stay.
     fn users(text: &str) -> Users {
-        let hashes = parse(text).unwrap();
+        let hashes = users_in(text, Path::new("users")).unwrap();
         let path = PathBuf::from("/nowhere/users");
         let list = List { hashes, found: read(&path), wrong: HashMap::new() };
         Users { path, list: Mutex::new(list) }
@@ -298,11 +287,11 @@ mod tests {
     #[test]
     fn a_users_file_is_names_and_hashes_and_comments() {
         let text = format!("# us\n\nalice:{HASH}\r\n a:b :{}\n", HASH.to_uppercase());
-        let hashes = parse(&text).unwrap();
+        let hashes = users_in(&text, Path::new("users")).unwrap();
         assert_eq!(hashes.len(), 2);
         assert_eq!(hashes["alice"], hashes[" a:b "]);
         assert_eq!(hashes["alice"], *Sha256::digest("test"));
-        assert_eq!(parse("").unwrap().len(), 0);
+        assert_eq!(users_in("", Path::new("users")).unwrap().len(), 0);
     }
 
     #[test]
@@ -316,8 +305,9 @@ mod tests {
             (&format!("SECRET\t:{HASH}"), "no name"),
             (&format!("alice:{HASH}"), "was there before"),
         ] {
-            let problem = parse(&format!("alice:{HASH}\n{line}\n")).unwrap_err();
-            assert!(problem.starts_with("line 2 ") && problem.contains(word), "{problem}");
+            let problem =
+                users_in(&format!("alice:{HASH}\n{line}\n"), Path::new("users")).unwrap_err();
+            assert!(problem.contains("users: line 2 ") && problem.contains(word), "{problem}");
             assert!(!problem.contains("SECRET"), "{problem}");
         }
     }

@@ -19,7 +19,7 @@ use common::{Client, Link, Server, message, read_to_end, wait_until};
 use scene::{HOSTILE, Scene, Usage, client_over, connect_from, program_under};
 use serde_json::json;
 use signal_server::limits::Timeouts;
-use signal_server::{config, server};
+use signal_server::{config, listen, server};
 
 over_plain_and_tls! {
     descriptors_run_out
@@ -255,8 +255,8 @@ fn a_client_whose_network_is_gone_is_missed_by_the_keepalive() {
     let arguments = ["--listen", &elsewhere.here, "--tls-listen", "off"].map(Into::into);
     let command = config::Command::parse(arguments, |_| None);
     let Ok(config::Command::Run(config)) = command else { panic!("{command:?}") };
-    let listeners = server::bind(&config).unwrap();
-    let address = listeners[0].address();
+    let listeners = listen::bind(&config).unwrap();
+    let address = listeners[0].address;
     let (stop, stopped) = mpsc::channel();
     let (idle, pong) = (Duration::from_secs(1), Duration::from_secs(1));
     let timeouts = Timeouts { idle, pong, ..Timeouts::default() };

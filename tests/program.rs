@@ -311,11 +311,11 @@ fn plain_bytes_on_the_tls_port_and_the_reverse_hurt_nobody() {
 fn bad_ice_servers_are_explained() {
     let path = scratch("bad ice").join("ice.json");
     let cases = [
-        ("{", "EOF"),
+        ("[", "EOF"),
         ("{}", "must be a JSON array"),
         ("[{}]", "entry 0 needs \"urls\""),
         (r#"[{"urls": []}]"#, "entry 0 needs \"urls\""),
-        (r#"[{"urls": "stun:a"}, {"urls": [7]}]"#, "entry 1 has a url that is not a string"),
+        (r#"[{"urls": "stun:a"}, {"urls": [7]}]"#, "entry 1 has the url 7"),
         (r#"[{"urls": "http://a"}]"#, "must start with stun:"),
         (r#"[{"urls": "stun:"}]"#, "must start with stun:"),
         (r#"[{"urls": "turn:a", "username": "u"}]"#, "needs \"username\" and \"credential\""),

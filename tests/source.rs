@@ -17,7 +17,7 @@ fn modules() -> Vec<(String, String)> {
             (name.to_string(), code.collect::<Vec<_>>().join("\n"))
         })
         .collect();
-    assert_eq!(modules.len(), 14);
+    assert_eq!(modules.len(), 15);
     modules
 }
 

@@ -17,7 +17,7 @@ use std::{fs, thread};
 use native_tls::TlsConnector;
 use serde_json::{Value, json};
 use signal_server::limits::Timeouts;
-use signal_server::{config, server};
+use signal_server::{config, listen, server};
 use tungstenite::{Message, WebSocket};
 
 /// How long anything may take that must happen. Generous, for slow and busy machines: a test that
@@ -336,8 +336,8 @@ impl Local {
         let arguments = arguments.iter().chain(options).map(Into::into);
         let command = config::Command::parse(arguments, |_| None);
         let Ok(config::Command::Run(config)) = command else { panic!("{command:?}") };
-        let listeners = server::bind(&config).unwrap();
-        let door = Door { plain: listeners[0].address(), tls: listeners[1].address() };
+        let listeners = listen::bind(&config).unwrap();
+        let door = Door { plain: listeners[0].address, tls: listeners[1].address };
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
             server::run(listeners, &config, timeouts, &stopped).unwrap();
