@@ -5,33 +5,38 @@ mod common;
 use std::fs;
 use std::ops::Range;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::SystemTime;
 
-use common::{Certificate, Link, Server, make_certificate, message, scratch, wait_until};
-use native_tls::TlsConnector;
+use common::{
+    CONNECTOR, Certificate, Link, Server, make_certificate, message, run, scratch, wait_until,
+};
 use openssl::{asn1::Asn1Time, hash::MessageDigest, pkey::PKey, x509::X509};
 use serde_json::json;
 
 /// A server whose certificate's files are this test's own.
-fn start(cert: &Path, key: &Path) -> Server {
-    Server::start_with(&["--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap()])
+fn start(pair: &Certificate) -> Server {
+    Server::start_with(&pair.options())
 }
 
 /// A copy of a pair that a test may change.
-fn copy(pair: &Certificate, name: &str) -> (PathBuf, PathBuf) {
+fn copy(pair: &Certificate, name: &str) -> Certificate {
     let folder = scratch(name);
-    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
-    fs::copy(&pair.cert, &cert).unwrap();
-    fs::copy(&pair.key, &key).unwrap();
-    (cert, key)
+    let copy = Certificate { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
+    put(pair, &copy);
+    copy
+}
+
+/// Puts one pair in the place of another.
+fn put(new: &Certificate, old: &Certificate) {
+    fs::copy(&new.cert, &old.cert).unwrap();
+    fs::copy(&new.key, &old.key).unwrap();
 }
 
 /// The certificate that a new connection gets, DER.
 fn presented(server: &Server) -> Vec<u8> {
-    let connector = TlsConnector::builder().danger_accept_invalid_certs(true).build().unwrap();
-    let stream = connector.connect("localhost", server.door().open_socket(Link::Tls)).unwrap();
+    let stream = CONNECTOR.connect("localhost", server.door().open_socket(Link::Tls)).unwrap();
     stream.peer_certificate().unwrap().unwrap().to_der().unwrap()
 }
 
@@ -56,13 +61,12 @@ fn lines(server: &Server, text: &str) -> usize {
 
 #[test]
 fn a_renewed_certificate_serves_new_connections_and_ends_no_old_one() {
-    let (cert, key) = copy(&make_certificate("first"), "renewed");
-    let server = start(&cert, &key);
-    wait_for(&server, &cert);
+    let pair = copy(&make_certificate("first"), "renewed");
+    let server = start(&pair);
+    wait_for(&server, &pair.cert);
     let mut alice = server.login(Link::Tls, "alice");
     let renewed = make_certificate("second");
-    fs::copy(&renewed.cert, &cert).unwrap();
-    fs::copy(&renewed.key, &key).unwrap();
+    put(&renewed, &pair);
     wait_for(&server, &renewed.cert);
     let mut bob = server.login(Link::Tls, "bob");
     alice.send_json(&message("offer", "alice", "bob", json!(1)));
@@ -75,15 +79,15 @@ fn a_renewed_certificate_serves_new_connections_and_ends_no_old_one() {
 fn a_certificate_behind_symbolic_links_is_renewed() {
     let pairs = [make_certificate("archive 1"), make_certificate("archive 2")];
     let live = scratch("live");
-    let (cert, key) = (live.join("fullchain.pem"), live.join("privkey.pem"));
+    let linked = Certificate { cert: live.join("fullchain.pem"), key: live.join("privkey.pem") };
     let link = |pair: &Certificate| {
-        for (file, name) in [(&pair.cert, &cert), (&pair.key, &key)] {
+        for (file, name) in [(&pair.cert, &linked.cert), (&pair.key, &linked.key)] {
             let _ = fs::remove_file(name);
             symlink(file, name).unwrap();
         }
     };
     link(&pairs[0]);
-    let server = start(&cert, &key);
+    let server = start(&linked);
     wait_for(&server, &pairs[0].cert);
     link(&pairs[1]);
     wait_for(&server, &pairs[1].cert);
@@ -92,19 +96,19 @@ fn a_certificate_behind_symbolic_links_is_renewed() {
 #[test]
 fn a_broken_pair_leaves_the_former_one_in_use_and_is_logged_once() {
     let first = make_certificate("good");
-    let (cert, key) = copy(&first, "broken");
-    let server = start(&cert, &key);
+    let pair = copy(&first, "broken");
+    let (server, cert) = (start(&pair), &pair.cert);
     let other = make_certificate("other");
-    let put = |file: &Path| fs::copy(file, &cert).unwrap() > 0;
+    let put_cert = |file: &Path| fs::copy(file, cert).unwrap() > 0;
     let problems: [(&dyn Fn(), &str); 5] = [
         // Half of a renewal.
-        (&|| assert!(put(&other.cert)), "does not belong to the certificate"),
-        (&|| fs::write(&cert, "").unwrap(), "holds no certificate"),
-        (&|| fs::remove_file(&cert).unwrap(), "No such file"),
+        (&|| assert!(put_cert(&other.cert)), "does not belong to the certificate"),
+        (&|| fs::write(cert, "").unwrap(), "holds no certificate"),
+        (&|| fs::remove_file(cert).unwrap(), "No such file"),
         // A pipe that nobody writes to: opening it would never end.
-        (&|| assert!(mkfifo(&cert)), "not an ordinary file"),
+        (&|| assert!(mkfifo(cert)), "not an ordinary file"),
         (
-            &|| assert!(fs::remove_file(&cert).is_ok() && put(&first.key)),
+            &|| assert!(fs::remove_file(cert).is_ok() && put_cert(&first.key)),
             "--cert and --key swapped",
         ),
     ];
@@ -115,8 +119,7 @@ fn a_broken_pair_leaves_the_former_one_in_use_and_is_logged_once() {
             lines(&server, words) > 0
         });
     }
-    fs::copy(&other.cert, &cert).unwrap();
-    fs::copy(&other.key, &key).unwrap();
+    put(&other, &pair);
     wait_for(&server, &other.cert);
     // Between these there were dozens of handshakes and several looks at the files.
     for (_, words) in &problems[1..] {
@@ -145,17 +148,7 @@ fn valid_for(name: &str, days: Range<i64>) -> Certificate {
 
 /// Runs `--check`: exit code, and everything it printed.
 fn check(pair: &Certificate, options: &[&str]) -> (i32, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_signal-server"))
-        .env_clear()
-        .args(["--check", "--cert"])
-        .arg(&pair.cert)
-        .arg("--key")
-        .arg(&pair.key)
-        .args(options)
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+    run(&[&["--check"], &pair.options()[..], options].concat())
 }
 
 #[test]
@@ -165,7 +158,7 @@ fn a_certificate_out_of_its_time_is_said_at_start_and_fails_a_check() {
         ("early", 2..90, "is this machine's clock right?"),
     ] {
         let pair = valid_for(name, days);
-        let line = start(&pair.cert, &pair.key).wait_for_log(words);
+        let line = start(&pair).wait_for_log(words);
         assert!(line.contains(" ERROR "), "{line}");
         let (code, said) = check(&pair, &[]);
         assert_eq!(code, 1, "{said}");
@@ -176,7 +169,7 @@ fn a_certificate_out_of_its_time_is_said_at_start_and_fails_a_check() {
 #[test]
 fn a_certificate_that_expires_soon_is_said_at_start_and_in_a_check() {
     let pair = valid_for("soon", -9..6);
-    let line = start(&pair.cert, &pair.key).wait_for_log("timed.pem expires on ");
+    let line = start(&pair).wait_for_log("timed.pem expires on ");
     assert!(line.contains(" WARN ") && line.contains("6 days from now; renew it"), "{line}");
     let (code, said) = check(&pair, &[]);
     assert_eq!(code, 0, "{said}");
@@ -186,7 +179,7 @@ fn a_certificate_that_expires_soon_is_said_at_start_and_in_a_check() {
 #[test]
 fn a_check_says_what_it_found_and_opens_no_port() {
     let pair = make_certificate("fine");
-    let server = start(&pair.cert, &pair.key);
+    let server = start(&pair);
     let ports = [server.ws_port(), server.tls_port()].map(|port| format!("127.0.0.1:{port}"));
     let ice = scratch("fine").join("ice.json");
     fs::write(

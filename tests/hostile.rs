@@ -8,7 +8,7 @@ mod scene;
 use std::io::Read;
 use std::time::Duration;
 
-use common::{Client, Link, message, wait_until};
+use common::{Client, Link, big, message, wait_until};
 use scene::{Scene, frame, receive_from_all, throw, wait_for_the_end};
 use serde_json::json;
 use tungstenite::{Bytes, Error, Message};
@@ -57,11 +57,6 @@ fn all_are_closed_with(scene: &Scene, count: usize, code: u16, bytes: &[u8]) {
         assert_eq!(client.closed_with(), code, "{:?}", &bytes[..bytes.len().min(16)]);
     }
     scene.goes_on();
-}
-
-/// A message of nearly the largest size.
-fn big(from: &str, to: &str) -> String {
-    message("candidate", from, to, json!("x".repeat(60_000))).to_string()
 }
 
 fn half_a_frame_and_then_silence(link: Link) {

@@ -8,8 +8,8 @@ mod scene;
 use std::io::Write;
 use std::thread;
 
-use common::{Client, Link, Stream, message, wait_until};
-use scene::{HOSTILE, Scene, connect_from, frame, secure, throw, upgrade, wait_until_closed};
+use common::{Client, Link, Stream, message, secure, wait_until};
+use scene::{HOSTILE, Scene, connect_from, frame, throw, upgrade, wait_until_closed};
 use serde_json::json;
 use tungstenite::Message;
 

@@ -9,23 +9,14 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-use common::{CERTIFICATE, Link, Server, make_certificate, message, openssl, scratch, signal};
+use common::{
+    CERTIFICATE, CONNECTOR, Link, Server, big, make_certificate, message, openssl, options,
+    outcome, program, run, scratch, signal,
+};
 use serde_json::json;
 use tungstenite::Message;
-
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_signal-server"));
-    command.stderr(Stdio::piped()).env_clear();
-    command
-}
-
-/// Runs it with arguments that must make it end by itself.
-fn run(arguments: &[&str]) -> (i32, String) {
-    let Output { status, stdout, stderr } = program().args(arguments).output().unwrap();
-    (status.code().unwrap(), String::from_utf8([stdout, stderr].concat()).unwrap())
-}
 
 /// The first lines of its log, up to the one that contains `last`; then it is killed.
 fn log_until(command: &mut Command, last: &str) -> String {
@@ -96,9 +87,8 @@ fn what_is_not_understood_is_named_and_refused_with_2() {
         assert_eq!(code, 2, "{arguments:?}");
         assert!(said.contains(word), "{said}");
     }
-    let output = program().env("SIGNAL_LOG", "loud").output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("SIGNAL_LOG takes"));
+    let (code, said) = outcome(program().env("SIGNAL_LOG", "loud").output().unwrap());
+    assert!(code == 2 && said.contains("SIGNAL_LOG takes"), "{said}");
 }
 
 #[test]
@@ -135,10 +125,7 @@ fn a_port_in_use_is_one_clear_line_and_exit_1() {
     assert_eq!((code, said.lines().count()), (1, 1), "{said}");
     assert!(said.contains(&format!("cannot listen on {address}: the port is in use")), "{said}");
     // The same when only the second port is taken.
-    let files =
-        ["--cert", CERTIFICATE.cert.to_str().unwrap(), "--key", CERTIFICATE.key.to_str().unwrap()];
-    let (code, said) =
-        run(&[&["--listen", "127.0.0.1:0", "--tls-listen", &address], &files[..]].concat());
+    let (code, said) = run(&[options(), vec!["--tls-listen", &address]].concat());
     assert_eq!((code, said.lines().count()), (1, 1), "{said}");
     assert!(said.contains("--tls-listen"), "{said}");
 }
@@ -166,9 +153,10 @@ fn the_default_certificate_is_used_when_it_is_there() {
 
     // Half a pair is a mistake, not a wish for no TLS.
     fs::remove_file(folder.join("certs/key.pem")).unwrap();
-    let output = program().current_dir(&folder).args(["--listen", "127.0.0.1:0"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("certs/key.pem"));
+    let mut command = program();
+    command.current_dir(&folder).args(["--listen", "127.0.0.1:0"]);
+    let (code, said) = outcome(command.output().unwrap());
+    assert!(code == 1 && said.contains("certs/key.pem"), "{said}");
 }
 
 #[test]
@@ -220,15 +208,10 @@ fn a_certificate_that_cannot_be_used_is_explained_and_never_a_plain_port() {
     }
     // Asked for by address alone: then too.
     let mut command = program();
-    command.current_dir(scratch("empty")).args([
-        "--listen",
-        "127.0.0.1:0",
-        "--tls-listen",
-        "127.0.0.1:0",
-    ]);
-    let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("certs/cert.pem"));
+    command.current_dir(scratch("empty"));
+    command.args(["--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0"]);
+    let (code, said) = outcome(command.output().unwrap());
+    assert!(code == 1 && said.contains("certs/cert.pem"), "{said}");
 }
 
 #[test]
@@ -262,8 +245,7 @@ fn an_address_that_cannot_be_had_is_explained() {
         command.arg("--bounding-set=-net_bind_service");
     }
     command.args([env!("CARGO_BIN_EXE_signal-server"), "--tls-listen", "off"]);
-    let output = command.args(["--listen", "127.0.0.1:443"]).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
+    let (_, said) = outcome(command.args(["--listen", "127.0.0.1:443"]).output().unwrap());
     assert!(said.contains("AmbientCapabilities=CAP_NET_BIND_SERVICE"), "{said}");
 }
 
@@ -300,9 +282,7 @@ fn plain_bytes_on_the_tls_port_and_the_reverse_hurt_nobody() {
     let mut on_tls = server.door().open_socket(Link::Tls);
     std::io::Write::write_all(&mut on_tls, b"GET / HTTP/1.1\r\n\r\n").unwrap();
     common::read_to_end(&mut on_tls);
-    let connector =
-        native_tls::TlsConnector::builder().danger_accept_invalid_certs(true).build().unwrap();
-    assert!(connector.connect("localhost", server.door().open_socket(Link::Plain)).is_err());
+    assert!(CONNECTOR.connect("localhost", server.door().open_socket(Link::Plain)).is_err());
     alice.send_json(&message("offer", "alice", "bob", json!(1)));
     assert_eq!(bob.receive_json()["payload"], 1);
 }
@@ -415,7 +395,7 @@ fn a_second_signal_ends_it_at_once() {
     // A thread that is in the middle of a send to a client that takes nothing: the stop waits for it.
     let mut alice = server.login(Link::Plain, "alice");
     let _bob = server.login(Link::Plain, "bob");
-    let text = message("candidate", "alice", "bob", json!("x".repeat(60_000))).to_string();
+    let text = big("alice", "bob");
     alice.socket.set_write_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
     while alice.websocket.send(Message::text(text.as_str())).is_ok() {}
     server.signal("TERM");
@@ -445,11 +425,11 @@ fn every_option_has_a_variable_of_its_name() {
         ("SIGNAL_MAX_CALLS", "0", "no limit"),
     ];
     let mut command = program();
-    command.arg("--print-limits").stdout(Stdio::piped());
+    command.arg("--print-limits");
     for (name, value, _) in variables {
         command.env(name, value);
     }
-    let report = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let (_, report) = outcome(command.output().unwrap());
     for (name, _, shown) in variables {
         assert!(report.contains(shown), "{name}: {report}");
     }

@@ -6,24 +6,17 @@ use std::fs::Permissions;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Link, Local, Server, message, scratch};
+use common::{Client, Link, Local, Server, message, options, run, scratch};
 use serde_json::{Value, json};
 use signal_server::limits::{LOGIN_PAUSE, LOGIN_TRIES, MAX_FILE, Timeouts};
 
 /// Runs `signal-server user …`, and returns its exit code and what it printed.
 fn user(file: &Path, arguments: &[&str]) -> (i32, String) {
-    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_signal-server"))
-        .arg("user")
-        .args(arguments)
-        .arg("--users")
-        .arg(file)
-        .output()
-        .unwrap();
-    (status.code().unwrap(), String::from_utf8([stdout, stderr].concat()).unwrap())
+    run(&[&["user"], arguments, &["--users", file.to_str().unwrap()]].concat())
 }
 
 /// Adds a user, and returns the token from the line that it stands in alone.
@@ -323,13 +316,8 @@ fn a_users_file_that_cannot_be_used_is_explained_and_nobody_is_served() {
         if let Some(text) = text {
             fs::write(&file, text).unwrap();
         }
-        let output = Command::new(env!("CARGO_BIN_EXE_signal-server"))
-            .args(["--listen", "127.0.0.1:0", "--tls-listen", "off", "--users"])
-            .arg(&file)
-            .output()
-            .unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let (code, said) = run(&[options(), vec!["--users", file.to_str().unwrap()]].concat());
+        assert_eq!(code, 1, "{said}");
         assert!(said.contains(word) && !said.contains("listening"), "{said}");
         assert_eq!(user(&file, &["list"]).0, 1);
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{
-    Client, Door, Link, Local, PATIENCE, Server, Stream, message, read_to_end, wait_until,
+    Client, Door, Link, Local, PATIENCE, Server, Stream, big, message, read_to_end, wait_until,
 };
 use serde_json::json;
 use signal_server::limits::Timeouts;
@@ -31,10 +31,6 @@ over_plain_and_tls! {
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-fn big(from: &str, to: &str) -> String {
-    message("candidate", from, to, json!("x".repeat(60_000))).to_string()
-}
 
 /// Sends to `to` until the server tells that `to` takes no data.
 fn send_until_unreachable(sender: &mut Client, from: &str, to: &str) {
