@@ -4,7 +4,7 @@
 //! It lasts for `SOAK_SECONDS`, or 30 s where `CI` is set, or 3 s.
 
 mod common;
-#[path = "common/scene.rs"]
+#[path = "hostile/scene.rs"]
 mod scene;
 
 use std::io::Write;

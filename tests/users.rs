@@ -97,6 +97,7 @@ fn a_token_is_never_echoed_and_never_logged() {
             json!({"signalType": "candidate", "fromUser": "alice", "toUser": "alice", "token": 7});
         assert_eq!(client.ask(&own), own);
         client.websocket.close(None).unwrap();
+        drop(client);
         server.wait_for_log("closed by the client");
         assert!(!server.log().contains(&token), "{}", server.log());
     }
@@ -203,6 +204,7 @@ fn wrong_logins_in_a_queue_do_not_hold_a_place_for_hours() {
         assert_eq!(outcome(&mallory.receive_json()), refused("unauthorized"));
     }
     assert_eq!(mallory.closed_with(), 1008);
+    drop(mallory);
     server.wait_for_log("too many wrong logins, closed with 1008 (0 connections open)");
 }
 

@@ -115,6 +115,23 @@ pub fn outcome(Output { status, stdout, stderr }: Output) -> (i32, String) {
     (status.code().unwrap(), String::from_utf8([stdout, stderr].concat()).unwrap())
 }
 
+/// The first lines of its log, up to the one that contains `last`; then it is killed.
+pub fn log_until(command: &mut Command, last: &str) -> String {
+    let mut child = command.spawn().unwrap();
+    let mut log = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        log.push_str(&line);
+        log.push('\n');
+        if line.contains(last) {
+            break;
+        }
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+    assert!(log.contains(last), "no {last:?} in:\n{log}");
+    log
+}
+
 /// What every test's server is started with. An option that is given again wins.
 pub fn options() -> Vec<&'static str> {
     let ports = ["--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0"];

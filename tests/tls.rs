@@ -1,16 +1,19 @@
-//! Certificates over the life of a server: renewed, broken, expiring, and looked over by `--check`.
+//! Certificates over the life of a server: renewed, broken, expiring, looked over by `--check`; files
+//! that can't be used; and what is spoken on the TLS port.
 
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::ops::Range;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use common::{
-    CONNECTOR, Certificate, Link, Server, make_certificate, message, run, scratch, wait_until,
+    CERTIFICATE, CONNECTOR, Certificate, Link, Server, log_until, make_certificate, message,
+    openssl, outcome, program, read_to_end, run, scratch, wait_until,
 };
 use openssl::{asn1::Asn1Time, hash::MessageDigest, pkey::PKey, x509::X509};
 use serde_json::json;
@@ -208,4 +211,140 @@ fn a_check_fails_for_what_would_fail_a_start() {
     let turn = ["--turn", "turn:localhost", "--turn-secret", "/nowhere/secret"];
     assert_eq!(check(&pair, &turn).0, 1);
     assert_eq!(check(&pair, &["--listen", "8080"]).0, 2);
+}
+
+#[test]
+fn without_the_default_certificate_one_line_says_how_to_make_it() {
+    let mut command = program();
+    command.current_dir(scratch("empty")).args(["--listen", "127.0.0.1:0"]);
+    let log = log_until(&mut command, "listening on ws://");
+    assert!(log.contains("certs/generate.sh"), "{log}");
+    assert!(!log.contains("wss://127"), "{log}");
+}
+
+#[test]
+fn the_default_certificate_is_used_when_it_is_there() {
+    let folder = scratch("with certs");
+    fs::create_dir_all(folder.join("certs")).unwrap();
+    fs::copy(&CERTIFICATE.cert, folder.join("certs/cert.pem")).unwrap();
+    fs::copy(&CERTIFICATE.key, folder.join("certs/key.pem")).unwrap();
+    let mut command = program();
+    command.current_dir(&folder).args(["--listen", "off"]);
+    // The default port may be taken on this machine; what matters is that TLS was tried.
+    let log = log_until(&mut command, "8443");
+    assert!(log.contains("listening on wss://") || log.contains("in use"), "{log}");
+
+    // Half a pair is a mistake, not a wish for no TLS.
+    fs::remove_file(folder.join("certs/key.pem")).unwrap();
+    let mut command = program();
+    command.current_dir(&folder).args(["--listen", "127.0.0.1:0"]);
+    let (code, said) = outcome(command.output().unwrap());
+    assert!(code == 1 && said.contains("certs/key.pem"), "{said}");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_explained_and_never_a_plain_port() {
+    let folder = scratch("bad certificates");
+    let file = |name: &str, content: &[u8]| {
+        let path = folder.join(name);
+        fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let cert = CERTIFICATE.cert.to_str().unwrap();
+    let key = CERTIFICATE.key.to_str().unwrap();
+    let sec1 = file("sec1.pem", &openssl(&["ec", "-in", key]));
+    let rsa = file("rsa.pem", &openssl(&["genrsa", "1024"]));
+    let pkcs1 = file("pkcs1.pem", &openssl(&["rsa", "-traditional", "-in", &rsa]));
+    let locked =
+        file("locked.pem", &openssl(&["pkcs8", "-topk8", "-in", key, "-passout", "pass:x"]));
+    let other = make_certificate("another").key;
+    let der = file("der.pem", &openssl(&["x509", "-in", cert, "-outform", "der"]));
+    let noise = file("noise.pem", b"hello\n");
+    let empty = file("empty.pem", b"");
+    let cut = file("cut.pem", &fs::read(cert).unwrap()[..200]);
+    let cut_key = file("cutkey.pem", &fs::read(key).unwrap()[..100]);
+    let missing = folder.join("missing.pem").to_str().unwrap().to_string();
+
+    let cases: [(&str, &str, &[&str]); 14] = [
+        (&missing, key, &["missing.pem", "No such file", "generate.sh"]),
+        (cert, &missing, &["missing.pem", "No such file"]),
+        (folder.to_str().unwrap(), key, &["bad certificates", "directory"]),
+        (&noise, key, &["noise.pem", "not PEM"]),
+        (&empty, key, &["empty.pem", "not PEM"]),
+        (&der, key, &["der.pem", "not PEM", "-inform der"]),
+        (cert, &noise, &["noise.pem", "not PEM"]),
+        (cert, &sec1, &["sec1.pem", "SEC1", "openssl pkcs8 -topk8 -nocrypt"]),
+        (cert, &pkcs1, &["pkcs1.pem", "PKCS#1", "openssl pkcs8 -topk8 -nocrypt"]),
+        (cert, &locked, &["locked.pem", "encrypted", "openssl pkcs8 -topk8 -nocrypt"]),
+        (key, cert, &["swapped"]),
+        (cert, other.to_str().unwrap(), &["does not belong to", "openssl"]),
+        (&cut, key, &["cut.pem"]),
+        (cert, &cut_key, &["cutkey.pem"]),
+    ];
+    for (cert, key, words) in cases {
+        let (code, said) = run(&["--listen", "127.0.0.1:0", "--cert", cert, "--key", key]);
+        assert_eq!(code, 1, "{said}");
+        assert!(!said.contains("listening"), "{said}");
+        for word in words {
+            assert!(said.contains(word), "no {word:?} in: {said}");
+        }
+    }
+    // Asked for by address alone: then too.
+    let mut command = program();
+    command.current_dir(scratch("empty"));
+    command.args(["--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0"]);
+    let (code, said) = outcome(command.output().unwrap());
+    assert!(code == 1 && said.contains("certs/cert.pem"), "{said}");
+}
+
+#[test]
+fn an_unreadable_key_is_explained() {
+    let path = scratch("unreadable").join("key.pem");
+    fs::copy(&CERTIFICATE.key, &path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read(&path).is_ok() {
+        return; // root reads everything
+    }
+    let (code, said) =
+        run(&["--cert", CERTIFICATE.cert.to_str().unwrap(), "--key", path.to_str().unwrap()]);
+    assert_eq!(code, 1);
+    assert!(said.contains("Permission denied") && said.contains("the server's user"), "{said}");
+}
+
+#[test]
+fn a_key_behind_other_text_is_found() {
+    let folder = scratch("text before");
+    let path = folder.join("key.pem");
+    let key = fs::read_to_string(&CERTIFICATE.key).unwrap();
+    fs::write(&path, format!("Bag Attributes: none\n\n{key}")).unwrap();
+    let server = Server::start_with(&["--key", path.to_str().unwrap()]);
+    server.login(Link::Tls, "alice");
+}
+
+#[test]
+fn tls_older_than_1_2_is_refused() {
+    // Whether 1.3 works is for the system's library; on Linux, native-tls 0.2 leaves it out.
+    let server = Server::start();
+    let address = format!("127.0.0.1:{}", server.tls_port());
+    for (version, works) in [("-tls1_2", true), ("-tls1_1", false), ("-tls1", false)] {
+        let output = Command::new("openssl")
+            .args(["s_client", "-connect", &address, version, "-cipher", "DEFAULT:@SECLEVEL=0"])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.success(), works, "{version}: {output:?}");
+    }
+}
+
+#[test]
+fn plain_bytes_on_the_tls_port_and_the_reverse_hurt_nobody() {
+    let server = Server::start();
+    let mut alice = server.login(Link::Plain, "alice");
+    let mut bob = server.login(Link::Tls, "bob");
+    let mut on_tls = server.door().open_socket(Link::Tls);
+    on_tls.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    read_to_end(&mut on_tls);
+    assert!(CONNECTOR.connect("localhost", server.door().open_socket(Link::Plain)).is_err());
+    alice.send_json(&message("offer", "alice", "bob", json!(1)));
+    assert_eq!(bob.receive_json()["payload"], 1);
 }

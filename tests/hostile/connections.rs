@@ -1,18 +1,14 @@
 //! Hostile connections: what comes before there is a WebSocket, how many there are of them, and
-//! where they say they come from. One behaviour a test, each beside an honest pair.
-
-mod common;
-#[path = "common/scene.rs"]
-mod scene;
+//! where they say they come from.
 
 use std::io::Write;
 use std::net::TcpStream;
 
-use common::{Link, Stream, client_over, message, read_to_end, secure};
-use scene::{HOSTILE, Scene, ask, connect_from, upgrade, wait_until_closed};
+use crate::common::{Link, Stream, client_over, message, read_to_end, secure, wait_until};
+use crate::scene::{HOSTILE, Scene, ask, connect_from, upgrade, wait_until_closed};
 use serde_json::json;
 
-over_plain_and_tls! {
+crate::over_plain_and_tls! {
     a_flood_from_one_address
     a_flood_from_many_addresses
     pages_from_elsewhere
@@ -111,7 +107,7 @@ fn a_flood_from_one_address(link: Link) {
     }
     // Who leaves makes room for one.
     clients.pop().unwrap().websocket.close(None).unwrap();
-    common::wait_until("there is room for one more", || {
+    wait_until("there is room for one more", || {
         client_over(scene.socket(), link).map(|client| clients.push(client)).is_ok()
     });
     is_turned_away(&scene, HOSTILE, "--max-per-ip");
@@ -130,7 +126,7 @@ fn a_flood_from_many_addresses(link: Link) {
     }
     scene.goes_on();
     silent.pop();
-    common::wait_until("there is room for one more", || client_over(scene.socket(), link).is_ok());
+    wait_until("there is room for one more", || client_over(scene.socket(), link).is_ok());
 }
 
 /// The status of the answer to a request for a WebSocket with these headers.

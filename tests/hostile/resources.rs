@@ -1,24 +1,22 @@
 //! When the system runs out of something, or a client out of the network: descriptors, threads, and
-//! peers that are gone without a word. Each beside an honest pair.
+//! peers that are gone without a word.
 //!
 //! Some of it needs root and Linux's tools (setpriv, prlimit, ip). Without them a test says so and
 //! passes.
-
-mod common;
-#[path = "common/scene.rs"]
-mod scene;
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Client, Link, Local, Server, client_over, message, read_to_end, wait_until};
-use scene::{HOSTILE, Scene, Usage, connect_from, program_under};
+use crate::common::{
+    Client, Link, Local, Server, client_over, message, read_to_end, signal, wait_until,
+};
+use crate::scene::{HOSTILE, Scene, Usage, connect_from, program_under};
 use serde_json::json;
 use signal_server::limits::Timeouts;
 
-over_plain_and_tls! {
+crate::over_plain_and_tls! {
     descriptors_run_out
     threads_run_out
     with_few_descriptors_the_default_limit_is_lowered_and_that_is_said
@@ -127,7 +125,7 @@ impl Alice {
         let mut command = Command::new(words.next().unwrap());
         command
             .args(words)
-            .args(["--exact", "alice_herself"])
+            .args(["--exact", "resources::alice_herself"])
             .env("ALICE_CALLS", format!("{address} {link:?}"))
             .stdout(Stdio::null());
         Alice(command.spawn().unwrap())
@@ -135,7 +133,7 @@ impl Alice {
 
     /// Until the last of its threads has stopped, the process could still answer.
     fn stop(&self) {
-        common::signal(self.0.id(), "STOP");
+        signal(self.0.id(), "STOP");
         let threads = format!("/proc/{}/task", self.0.id());
         wait_until("alice is stopped", || {
             fs::read_dir(&threads).unwrap().all(|thread| {
@@ -249,7 +247,7 @@ fn a_client_whose_network_is_gone_is_missed_by_the_keepalive() {
     let Some(elsewhere) = Elsewhere::make(1) else {
         return eprintln!("left out: needs root and iproute2");
     };
-    let (idle, pong) = (Duration::from_secs(1), Duration::from_secs(1));
+    let (idle, pong) = (Duration::from_millis(400), Duration::from_millis(400));
     let timeouts = Timeouts { idle, pong, ..Timeouts::default() };
     let server = Local::start_with(timeouts, &["--listen", &elsewhere.here]);
     let mut bob = server.door.login(Link::Plain, "bob");
