@@ -76,7 +76,9 @@ fn a_recipient_that_drips_is_disconnected_and_the_sender_told(link: Link) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut byte = [0];
+            let deadline = Instant::now() + PATIENCE;
             while !done.load(Ordering::Relaxed) && matches!((&bob.socket).read(&mut byte), Ok(1)) {
+                assert!(Instant::now() < deadline, "still connected");
                 std::thread::sleep(Duration::from_millis(20)); // this is the drip
             }
         });

@@ -430,7 +430,9 @@ impl Client {
 
     /// The next message; pings and pongs are answered and skipped.
     pub fn receive_message(&mut self) -> Message {
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "nothing but pings and pongs");
             match self.websocket.read() {
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
                 Ok(message) => return message,
