@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use common::{PATIENCE, Server, scratch, wait_until};
+use common::{PATIENCE, Server, run, scratch, wait_until};
 use headless_chrome::protocol::cdp::{Page as PageDomain, Runtime};
 use headless_chrome::{Browser, Tab};
 use libtest_mimic::{Arguments, Trial};
@@ -666,15 +666,10 @@ impl Users {
     }
 
     fn run(&self, arguments: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_signal-server"))
-            .arg("user")
-            .args(arguments)
-            .arg("--users")
-            .arg(&self.file)
-            .output()
-            .expect("the program runs");
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).expect("text")
+        let file = self.file.to_str().expect("a path");
+        let (code, said) = run(&[&["user"], arguments, &["--users", file]].concat());
+        assert_eq!(code, 0, "{said}");
+        said
     }
 
     /// A new user's token, and the link to the page at `url`.

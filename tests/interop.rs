@@ -78,16 +78,15 @@ impl Library {
 
     /// Runs one behaviour of the script against a new server.
     fn run(&self, behaviour: &str, link: Link) -> Result<(), Failed> {
-        let Certificate { cert, key } = &*GENERATED;
-        let [cert, key] = [cert, key].map(|path| path.to_str().unwrap());
-        let server = Server::start_with(&["--cert", cert, "--key", key]);
+        let server = Server::start_with(&GENERATED.options());
         let url = match link {
             Link::Plain => format!("ws://{}/", server.address(link)),
             Link::Tls => format!("wss://localhost:{}/", server.tls_port()),
         };
         let mut script = self
             .command()
-            .args([self.script, behaviour, &url, cert])
+            .args([self.script, behaviour, &url])
+            .arg(&GENERATED.cert)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

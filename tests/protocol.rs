@@ -5,8 +5,11 @@ mod common;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{ANSWER, CANDIDATE, Client, Link, OFFER, PATIENCE, Server, message, wait_until};
+use common::{
+    ANSWER, CANDIDATE, Client, Link, Local, OFFER, PATIENCE, Server, message, wait_until,
+};
 use serde_json::{Value, json};
+use signal_server::limits::Timeouts;
 use tungstenite::Message;
 
 over_plain_and_tls! {
@@ -94,12 +97,13 @@ fn a_taken_name_is_refused_while_its_holder_lives(link: Link) {
 }
 
 fn a_dead_holder_loses_its_name_and_its_partner_hears_it_first(link: Link) {
-    let server = Server::start();
-    let dead = server.login(link, "alice"); // never reads again, so it never answers a ping
-    let mut alice = server.connect(link);
-    let mut bob = server.login(link, "bob");
+    let probe = Duration::from_millis(200);
+    let Local { door, .. } = &Local::start(Timeouts { probe, ..Timeouts::default() });
+    let dead = door.login(link, "alice"); // never reads again, so it never answers a ping
+    let mut alice = door.connect(link);
+    let mut bob = door.login(link, "bob");
     bob.send_json(&message("offer", "bob", "alice", json!(1)));
-    server.wait_for_log("offer from");
+    assert_eq!(bob.ask(&json!({}))["code"], "unknown-command"); // the offer was sent before it
 
     assert_eq!(alice.log_in("alice")["success"], "1");
     alice.send_json(&message("offer", "alice", "bob", json!(2)));

@@ -4,7 +4,7 @@
 //! It lasts for `SOAK_SECONDS`, or 30 s where `CI` is set, or 3 s.
 
 mod common;
-#[path = "common/scene.rs"]
+#[path = "hostile/scene.rs"]
 mod scene;
 
 use std::io::Write;
@@ -13,11 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Link, Server, message, wait_until};
-use scene::{
-    KEPT, Pair, Usage, ask, client_over, connect_from, frame, secure, throw, try_client_over,
-    upgrade,
-};
+use common::{Client, Link, Server, client_over, message, secure, wait_until};
+use scene::{KEPT, Pair, Usage, ask, connect_from, frame, throw, upgrade};
 use serde_json::json;
 use signal_server::limits::Limits;
 use tungstenite::Message;
@@ -49,7 +46,7 @@ struct Visitor {
 
 impl Visitor {
     fn connect(&self) -> Option<Client> {
-        try_client_over(connect_from(&self.from, self.to), self.link).ok()
+        client_over(connect_from(&self.from, self.to), self.link).ok()
     }
 
     /// As one of a few names, which others want too.
@@ -203,7 +200,8 @@ fn honest_pairs_outlast_every_kind_of_hostile_client() {
     let peak = Usage::of(server.pid()).peak;
     assert!(peak <= worst, "{peak} KiB were held, more than the {worst} of --print-limits");
     // All names can be had again, and one connection can have them all, one after the other.
-    let mut last = client_over(connect_from("127.0.0.3", server.address(Link::Tls)), Link::Tls);
+    let mut last =
+        client_over(connect_from("127.0.0.3", server.address(Link::Tls)), Link::Tls).unwrap();
     for name in (0..7).map(|n| format!("hostile {n}")).chain((0..4).map(|n| format!("honest {n}a")))
     {
         wait_until(&format!("{name:?} is free"), || last.log_in(&name)["success"] == "1");

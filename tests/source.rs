@@ -52,10 +52,32 @@ fn one_file_locks_the_map_and_one_starts_threads() {
 }
 
 #[test]
+fn the_tests_of_each_module_can_be_found() {
+    let table = include_str!("README.md");
+    for (name, _) in modules() {
+        let row = format!("| [`{name}`](../src/{name}.rs) | ");
+        let row = table.lines().find_map(|line| line.strip_prefix(&row));
+        let row = row.unwrap_or_else(|| panic!("{name} has no row in tests/README.md"));
+        let own = format!("({name}.rs)"); // if there is such a file, it is the first
+        let is_there = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{name}.rs"));
+        assert!(!is_there.exists() || row.contains(&own), "{row}");
+    }
+    for link in table.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(link);
+        assert!(path.exists(), "tests/README.md names {link}");
+    }
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let named = table.contains(&format!("({name})")) || table.contains(&format!("({name}/"));
+        assert!(named || !name.ends_with(".rs"), "{name} is not in tests/README.md");
+    }
+}
+
+#[test]
 fn every_test_that_the_readme_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = String::new();
-    for folder in ["src", "tests"] {
+    for folder in ["src", "tests", "tests/hostile"] {
         for entry in fs::read_dir(root.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "rs") {

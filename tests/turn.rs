@@ -4,10 +4,9 @@
 mod common;
 
 use std::fs;
-use std::process::Command;
 use std::time::SystemTime;
 
-use common::{Link, Server, openssl, scratch};
+use common::{Link, Server, openssl, options, run, scratch};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use signal_server::limits::TURN_TTL;
@@ -65,14 +64,9 @@ fn a_turn_secret_that_cannot_be_used_is_explained() {
         if let Some(text) = text {
             fs::write(&file, text).unwrap();
         }
-        let output = Command::new(env!("CARGO_BIN_EXE_signal-server"))
-            .args(["--listen", "127.0.0.1:0", "--tls-listen", "off"])
-            .args(["--turn", "turn:turn.example.org", "--turn-secret"])
-            .arg(&file)
-            .output()
-            .unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let turn = ["--turn", "turn:turn.example.org", "--turn-secret", file.to_str().unwrap()];
+        let (code, said) = run(&[options(), turn.to_vec()].concat());
+        assert_eq!(code, 1, "{said}");
         assert!(said.contains(word) && !said.contains("listening"), "{said}");
     }
 }

@@ -6,24 +6,17 @@ use std::fs::Permissions;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Link, Local, Server, message, scratch};
+use common::{Client, Link, Local, Server, message, options, run, scratch};
 use serde_json::{Value, json};
 use signal_server::limits::{LOGIN_PAUSE, LOGIN_TRIES, MAX_FILE, Timeouts};
 
 /// Runs `signal-server user …`, and returns its exit code and what it printed.
 fn user(file: &Path, arguments: &[&str]) -> (i32, String) {
-    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_signal-server"))
-        .arg("user")
-        .args(arguments)
-        .arg("--users")
-        .arg(file)
-        .output()
-        .unwrap();
-    (status.code().unwrap(), String::from_utf8([stdout, stderr].concat()).unwrap())
+    run(&[&["user"], arguments, &["--users", file.to_str().unwrap()]].concat())
 }
 
 /// Adds a user, and returns the token from the line that it stands in alone.
@@ -104,6 +97,7 @@ fn a_token_is_never_echoed_and_never_logged() {
             json!({"signalType": "candidate", "fromUser": "alice", "toUser": "alice", "token": 7});
         assert_eq!(client.ask(&own), own);
         client.websocket.close(None).unwrap();
+        drop(client);
         server.wait_for_log("closed by the client");
         assert!(!server.log().contains(&token), "{}", server.log());
     }
@@ -210,6 +204,7 @@ fn wrong_logins_in_a_queue_do_not_hold_a_place_for_hours() {
         assert_eq!(outcome(&mallory.receive_json()), refused("unauthorized"));
     }
     assert_eq!(mallory.closed_with(), 1008);
+    drop(mallory);
     server.wait_for_log("too many wrong logins, closed with 1008 (0 connections open)");
 }
 
@@ -323,13 +318,8 @@ fn a_users_file_that_cannot_be_used_is_explained_and_nobody_is_served() {
         if let Some(text) = text {
             fs::write(&file, text).unwrap();
         }
-        let output = Command::new(env!("CARGO_BIN_EXE_signal-server"))
-            .args(["--listen", "127.0.0.1:0", "--tls-listen", "off", "--users"])
-            .arg(&file)
-            .output()
-            .unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let (code, said) = run(&[options(), vec!["--users", file.to_str().unwrap()]].concat());
+        assert_eq!(code, 1, "{said}");
         assert!(said.contains(word) && !said.contains("listening"), "{said}");
         assert_eq!(user(&file, &["list"]).0, 1);
     }

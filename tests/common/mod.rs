@@ -7,7 +7,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::thread::JoinHandle;
@@ -32,6 +32,13 @@ pub const CANDIDATE: &str = include_str!("../fixtures/candidate-1.json");
 pub struct Certificate {
     pub cert: PathBuf,
     pub key: PathBuf,
+}
+
+impl Certificate {
+    /// The options that name it.
+    pub fn options(&self) -> [&str; 4] {
+        ["--cert", self.cert.to_str().unwrap(), "--key", self.key.to_str().unwrap()]
+    }
 }
 
 pub static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(|| make_certificate("server"));
@@ -91,6 +98,47 @@ macro_rules! over_plain_and_tls {
     };
 }
 
+/// The program under test, with an environment that the test sets, and a stderr that it can read.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_signal-server"));
+    command.env_clear().stderr(Stdio::piped());
+    command
+}
+
+/// Runs the program with arguments that must make it end by itself: its exit code, and all it said.
+pub fn run(arguments: &[&str]) -> (i32, String) {
+    outcome(program().args(arguments).output().unwrap())
+}
+
+/// The exit code of a program that has ended by itself, and all it said.
+pub fn outcome(Output { status, stdout, stderr }: Output) -> (i32, String) {
+    (status.code().unwrap(), String::from_utf8([stdout, stderr].concat()).unwrap())
+}
+
+/// The first lines of its log, up to the one that contains `last`; then it is killed.
+pub fn log_until(command: &mut Command, last: &str) -> String {
+    let mut child = command.spawn().unwrap();
+    let mut log = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        log.push_str(&line);
+        log.push('\n');
+        if line.contains(last) {
+            break;
+        }
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+    assert!(log.contains(last), "no {last:?} in:\n{log}");
+    log
+}
+
+/// What every test's server is started with. An option that is given again wins.
+pub fn options() -> Vec<&'static str> {
+    let ports = ["--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0"];
+    let rate = ["--max-rate", "0"]; // Tests are quick. Those of the rate set their own.
+    [&ports[..], &rate, &CERTIFICATE.options()].concat()
+}
+
 /// The program under test, as its own process on ports of its own. Dropping it kills it.
 pub struct Server {
     child: Child,
@@ -111,17 +159,9 @@ impl Server {
     }
 
     /// With further options, which win over those that every test's server gets.
-    pub fn start_with(options: &[&str]) -> Server {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_signal-server"));
-        command
-            .args(["--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0", "--log", "debug"])
-            .args(["--max-rate", "0"]) // Tests are quick. Those of the rate set their own.
-            .arg("--cert")
-            .arg(&CERTIFICATE.cert)
-            .arg("--key")
-            .arg(&CERTIFICATE.key)
-            .args(options)
-            .stderr(Stdio::piped());
+    pub fn start_with(more: &[&str]) -> Server {
+        let mut command = program();
+        command.args(options()).args(["--log", "debug"]).args(more);
         Server::spawn(command)
     }
 
@@ -151,10 +191,7 @@ impl Server {
     }
 
     pub fn address(&self, link: Link) -> SocketAddr {
-        match link {
-            Link::Plain => self.plain,
-            Link::Tls => self.tls,
-        }
+        self.door().address(link)
     }
 
     pub fn ws_port(&self) -> u16 {
@@ -247,7 +284,7 @@ pub struct Door {
 }
 
 impl Door {
-    fn address(&self, link: Link) -> SocketAddr {
+    pub fn address(&self, link: Link) -> SocketAddr {
         match link {
             Link::Plain => self.plain,
             Link::Tls => self.tls,
@@ -256,11 +293,7 @@ impl Door {
 
     /// A connection with nothing sent on it yet, but TLS set up if that is the link.
     pub fn open(&self, link: Link) -> Box<dyn Stream> {
-        let socket = self.open_socket(link);
-        match link {
-            Link::Plain => Box::new(socket),
-            Link::Tls => Box::new(CONNECTOR.connect("localhost", socket).unwrap()),
-        }
+        secure(self.open_socket(link), link).unwrap()
     }
 
     pub fn open_socket(&self, link: Link) -> TcpStream {
@@ -272,14 +305,7 @@ impl Door {
 
     /// A WebSocket client.
     pub fn connect(&self, link: Link) -> Client {
-        let socket = self.open_socket(link);
-        let handle = socket.try_clone().unwrap();
-        let stream: Box<dyn Stream> = match link {
-            Link::Plain => Box::new(socket),
-            Link::Tls => Box::new(CONNECTOR.connect("localhost", socket).unwrap()),
-        };
-        let (websocket, _) = tungstenite::client("ws://localhost/", stream).unwrap();
-        Client { websocket, socket: handle }
+        client_over(self.open_socket(link), link).unwrap()
     }
 
     /// A WebSocket client that is logged in.
@@ -320,21 +346,9 @@ impl Local {
         Local::start_with(timeouts, &[])
     }
 
-    pub fn start_with(timeouts: Timeouts, options: &[&str]) -> Local {
-        let arguments = [
-            "--max-rate",
-            "0",
-            "--listen",
-            "127.0.0.1:0",
-            "--tls-listen",
-            "127.0.0.1:0",
-            "--cert",
-            CERTIFICATE.cert.to_str().unwrap(),
-            "--key",
-            CERTIFICATE.key.to_str().unwrap(),
-        ];
-        let arguments = arguments.iter().chain(options).map(Into::into);
-        let command = config::Command::parse(arguments, |_| None);
+    pub fn start_with(timeouts: Timeouts, more: &[&str]) -> Local {
+        let arguments = [&options()[..], more].concat();
+        let command = config::Command::parse(arguments.iter().map(Into::into), |_| None);
         let Ok(config::Command::Run(config)) = command else { panic!("{command:?}") };
         let listeners = listen::bind(&config).unwrap();
         let door = Door { plain: listeners[0].address, tls: listeners[1].address };
@@ -360,9 +374,28 @@ impl Drop for Local {
 pub trait Stream: Read + Write + Send {}
 impl<S: Read + Write + Send> Stream for S {}
 
-/// Made once: making it reads all of the system's certificates.
-static CONNECTOR: LazyLock<TlsConnector> =
+/// Takes any certificate. Made once: making it reads all of the system's certificates.
+pub static CONNECTOR: LazyLock<TlsConnector> =
     LazyLock::new(|| TlsConnector::builder().danger_accept_invalid_certs(true).build().unwrap());
+
+/// TLS, if that is the link.
+pub fn secure(socket: TcpStream, link: Link) -> Result<Box<dyn Stream>, String> {
+    Ok(match link {
+        Link::Plain => Box::new(socket),
+        Link::Tls => {
+            Box::new(CONNECTOR.connect("localhost", socket).map_err(|error| error.to_string())?)
+        }
+    })
+}
+
+/// A WebSocket client over this socket, if the server wants one.
+pub fn client_over(socket: TcpStream, link: Link) -> Result<Client, String> {
+    let handle = socket.try_clone().unwrap();
+    let stream = secure(socket, link)?;
+    let (websocket, _) =
+        tungstenite::client("ws://localhost/", stream).map_err(|error| error.to_string())?;
+    Ok(Client { websocket, socket: handle })
+}
 
 /// Everything until the other side closes. A reset counts as that: TLS without a goodbye, or bytes
 /// that we sent and nobody read.
@@ -397,7 +430,9 @@ impl Client {
 
     /// The next message; pings and pongs are answered and skipped.
     pub fn receive_message(&mut self) -> Message {
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "nothing but pings and pongs");
             match self.websocket.read() {
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
                 Ok(message) => return message,
@@ -456,6 +491,11 @@ impl Client {
 /// A message with a payload of its own.
 pub fn message(kind: &str, from: &str, to: &str, payload: Value) -> Value {
     json!({"msgType": "test", "signalType": kind, "fromUser": from, "toUser": to, "payload": payload})
+}
+
+/// A message of nearly the largest size.
+pub fn big(from: &str, to: &str) -> String {
+    message("candidate", from, to, json!("x".repeat(60_000))).to_string()
 }
 
 /// Waits until `condition` holds.

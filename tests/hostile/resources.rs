@@ -1,27 +1,22 @@
 //! When the system runs out of something, or a client out of the network: descriptors, threads, and
-//! peers that are gone without a word. Each beside an honest pair.
+//! peers that are gone without a word.
 //!
 //! Some of it needs root and Linux's tools (setpriv, prlimit, ip). Without them a test says so and
 //! passes.
 
-mod common;
-#[path = "common/scene.rs"]
-mod scene;
-
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Link, Server, message, read_to_end, wait_until};
-use scene::{HOSTILE, Scene, Usage, client_over, connect_from, program_under};
+use crate::common::{
+    Client, Link, Local, Server, client_over, message, read_to_end, signal, wait_until,
+};
+use crate::scene::{HOSTILE, Scene, Usage, connect_from, program_under};
 use serde_json::json;
 use signal_server::limits::Timeouts;
-use signal_server::{config, listen, server};
 
-over_plain_and_tls! {
+crate::over_plain_and_tls! {
     descriptors_run_out
     threads_run_out
     with_few_descriptors_the_default_limit_is_lowered_and_that_is_said
@@ -130,7 +125,7 @@ impl Alice {
         let mut command = Command::new(words.next().unwrap());
         command
             .args(words)
-            .args(["--exact", "alice_herself"])
+            .args(["--exact", "resources::alice_herself"])
             .env("ALICE_CALLS", format!("{address} {link:?}"))
             .stdout(Stdio::null());
         Alice(command.spawn().unwrap())
@@ -138,7 +133,7 @@ impl Alice {
 
     /// Until the last of its threads has stopped, the process could still answer.
     fn stop(&self) {
-        common::signal(self.0.id(), "STOP");
+        signal(self.0.id(), "STOP");
         let threads = format!("/proc/{}/task", self.0.id());
         wait_until("alice is stopped", || {
             fs::read_dir(&threads).unwrap().all(|thread| {
@@ -162,7 +157,7 @@ fn alice_herself() {
     let Ok(call) = std::env::var("ALICE_CALLS") else { return };
     let (address, link) = call.split_once(' ').unwrap();
     let link = if link == "Tls" { Link::Tls } else { Link::Plain };
-    let mut alice = client_over(TcpStream::connect(address).unwrap(), link);
+    let mut alice = client_over(TcpStream::connect(address).unwrap(), link).unwrap();
     assert_eq!(alice.log_in("alice")["success"], "1");
     alice.send_json(&message("offer", "alice", "bob", json!("from alice")));
     while alice.websocket.read().is_ok() {} // and answers pings
@@ -176,7 +171,8 @@ fn alice_loses_her_name(scene: &Scene, bob: &mut Client, vanish: impl FnOnce()) 
     assert_eq!(heir.log_in("alice")["reason"], "name-taken");
     vanish();
     let start = Instant::now();
-    assert_eq!(heir.log_in("alice")["success"], "1");
+    // Her answer to the ping before may still be on its way, and counts.
+    wait_until("her name is free", || heir.log_in("alice")["success"] == "1");
     assert!(start.elapsed() > Duration::from_secs(1), "she was not given the time to answer");
     heir.send_json(&message("offer", "alice", "bob", json!("from her heir")));
     assert_eq!(bob.receive_json()["signalType"], "leave");
@@ -252,24 +248,15 @@ fn a_client_whose_network_is_gone_is_missed_by_the_keepalive() {
     let Some(elsewhere) = Elsewhere::make(1) else {
         return eprintln!("left out: needs root and iproute2");
     };
-    let arguments = ["--listen", &elsewhere.here, "--tls-listen", "off"].map(Into::into);
-    let command = config::Command::parse(arguments, |_| None);
-    let Ok(config::Command::Run(config)) = command else { panic!("{command:?}") };
-    let listeners = listen::bind(&config).unwrap();
-    let address = listeners[0].address;
-    let (stop, stopped) = mpsc::channel();
-    let (idle, pong) = (Duration::from_secs(1), Duration::from_secs(1));
+    let (idle, pong) = (Duration::from_millis(400), Duration::from_millis(400));
     let timeouts = Timeouts { idle, pong, ..Timeouts::default() };
-    let server = thread::spawn(move || server::run(listeners, &config, timeouts, &stopped));
-    let mut bob = client_over(TcpStream::connect(address).unwrap(), Link::Plain);
-    assert_eq!(bob.log_in("bob")["success"], "1");
-    let _alice = elsewhere.alice(address);
+    let server = Local::start_with(timeouts, &["--listen", &elsewhere.here]);
+    let mut bob = server.door.login(Link::Plain, "bob");
+    let _alice = elsewhere.alice(server.door.address(Link::Plain));
     assert_eq!(bob.receive_json()["payload"], "from alice");
     elsewhere.pull_the_cable();
     // He answers his own pings while he waits.
     assert_eq!(bob.receive_json()["signalType"], "leave");
-    drop((bob, stop));
-    server.join().unwrap().unwrap();
 }
 
 #[test]
@@ -277,6 +264,6 @@ fn hostile_clients_have_an_address_of_their_own() {
     // What the other tests rest on.
     let scene = Scene::set(Link::Plain);
     let _client =
-        client_over(connect_from(HOSTILE, scene.server.address(Link::Plain)), Link::Plain);
+        client_over(connect_from(HOSTILE, scene.server.address(Link::Plain)), Link::Plain).unwrap();
     scene.server.wait_for_log("127.6.6.6:");
 }

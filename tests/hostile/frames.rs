@@ -1,19 +1,14 @@
-//! Hostile frames, messages and users, one behaviour a test, each beside an honest pair that keeps
-//! talking. What becomes of threads, descriptors and memory is checked when the scene is dropped.
-
-mod common;
-#[path = "common/scene.rs"]
-mod scene;
+//! Hostile frames, messages and users.
 
 use std::io::Read;
 use std::time::Duration;
 
-use common::{Client, Link, message, wait_until};
-use scene::{Scene, frame, receive_from_all, throw, wait_for_the_end};
+use crate::common::{Client, Link, big, message, wait_until};
+use crate::scene::{Scene, frame, receive_from_all, throw, wait_for_the_end};
 use serde_json::json;
 use tungstenite::{Bytes, Error, Message};
 
-over_plain_and_tls! {
+crate::over_plain_and_tls! {
     half_a_frame_and_then_silence
     headers_that_announce_1_eib
     every_reserved_bit_and_opcode
@@ -57,11 +52,6 @@ fn all_are_closed_with(scene: &Scene, count: usize, code: u16, bytes: &[u8]) {
         assert_eq!(client.closed_with(), code, "{:?}", &bytes[..bytes.len().min(16)]);
     }
     scene.goes_on();
-}
-
-/// A message of nearly the largest size.
-fn big(from: &str, to: &str) -> String {
-    message("candidate", from, to, json!("x".repeat(60_000))).to_string()
 }
 
 fn half_a_frame_and_then_silence(link: Link) {

@@ -1,21 +1,14 @@
 //! Hostile connections: what comes before there is a WebSocket, how many there are of them, and
-//! where they say they come from. One behaviour a test, each beside an honest pair.
-
-mod common;
-#[path = "common/scene.rs"]
-mod scene;
+//! where they say they come from.
 
 use std::io::Write;
 use std::net::TcpStream;
 
-use common::{Link, Stream, message, read_to_end};
-use scene::{
-    HOSTILE, Scene, ask, client_over, connect_from, secure, try_client_over, upgrade,
-    wait_until_closed,
-};
+use crate::common::{Link, Stream, client_over, message, read_to_end, secure, wait_until};
+use crate::scene::{HOSTILE, Scene, ask, connect_from, upgrade, wait_until_closed};
 use serde_json::json;
 
-over_plain_and_tls! {
+crate::over_plain_and_tls! {
     a_flood_from_one_address
     a_flood_from_many_addresses
     pages_from_elsewhere
@@ -110,12 +103,12 @@ fn a_flood_from_one_address(link: Link) {
     }
     // Handshakes count, so silence does not help; and another address has its own share.
     for from in ["127.6.6.7", "127.0.0.2"] {
-        client_over(connect_from(from, scene.server.address(link)), link).log_in("other");
+        client_over(connect_from(from, scene.server.address(link)), link).unwrap().log_in("other");
     }
     // Who leaves makes room for one.
     clients.pop().unwrap().websocket.close(None).unwrap();
-    common::wait_until("there is room for one more", || {
-        try_client_over(scene.socket(), link).map(|client| clients.push(client)).is_ok()
+    wait_until("there is room for one more", || {
+        client_over(scene.socket(), link).map(|client| clients.push(client)).is_ok()
     });
     is_turned_away(&scene, HOSTILE, "--max-per-ip");
     let said = scene.server.log().matches("--max-per-ip").count();
@@ -133,9 +126,7 @@ fn a_flood_from_many_addresses(link: Link) {
     }
     scene.goes_on();
     silent.pop();
-    common::wait_until("there is room for one more", || {
-        try_client_over(scene.socket(), link).is_ok()
-    });
+    wait_until("there is room for one more", || client_over(scene.socket(), link).is_ok());
 }
 
 /// The status of the answer to a request for a WebSocket with these headers.

@@ -11,17 +11,17 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use native_tls::TlsConnector;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use tungstenite::{Error, Message};
 
-use crate::common::{CERTIFICATE, Client, Link, PATIENCE, Server, Stream, message, wait_until};
+use crate::common::{
+    self, Client, Link, PATIENCE, Server, Stream, client_over, message, secure, wait_until,
+};
 
 /// Where hostile clients come from. The honest ones are at 127.0.0.1.
 pub const HOSTILE: &str = "127.6.6.6";
@@ -75,7 +75,7 @@ impl Scene {
 
     /// A hostile WebSocket client.
     pub fn connect(&self) -> Client {
-        client_over(self.socket(), self.link)
+        client_over(self.socket(), self.link).unwrap()
     }
 
     /// A hostile WebSocket client that is logged in.
@@ -115,7 +115,7 @@ impl Pair {
     pub fn start(server: &Server, link: Link, from: &str, names: [&str; 2]) -> Pair {
         let [alice, bob] = names.map(String::from);
         let mut clients = [&alice, &bob].map(|name| {
-            let mut client = client_over(connect_from(from, server.address(link)), link);
+            let mut client = client_over(connect_from(from, server.address(link)), link).unwrap();
             assert_eq!(client.log_in(name)["success"], "1", "login as {name}");
             client
         });
@@ -195,15 +195,9 @@ impl Usage {
 /// The program with the options of every test, started by `shell`, which can refer to it as `"$@"`.
 pub fn program_under(shell: &str, options: &[&str]) -> Command {
     let mut command = Command::new("bash");
-    command
-        .args(["-c", shell, "bash", env!("CARGO_BIN_EXE_signal-server")])
-        .args(["--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0", "--max-rate", "0"])
-        .arg("--cert")
-        .arg(&CERTIFICATE.cert)
-        .arg("--key")
-        .arg(&CERTIFICATE.key)
-        .args(options)
-        .stderr(Stdio::piped());
+    let program = env!("CARGO_BIN_EXE_signal-server");
+    command.args(["-c", shell, "bash", program]).args(common::options()).args(options);
+    command.stderr(Stdio::piped());
     command
 }
 
@@ -218,33 +212,6 @@ pub fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
     socket.set_write_timeout(Some(PATIENCE)).unwrap();
     socket.set_nodelay(true).unwrap();
     socket
-}
-
-/// TLS, if that is the link.
-pub fn secure(socket: TcpStream, link: Link) -> Result<Box<dyn Stream>, String> {
-    static CONNECTOR: LazyLock<TlsConnector> = LazyLock::new(|| {
-        TlsConnector::builder().danger_accept_invalid_certs(true).build().unwrap()
-    });
-    Ok(match link {
-        Link::Plain => Box::new(socket),
-        Link::Tls => {
-            Box::new(CONNECTOR.connect("localhost", socket).map_err(|error| error.to_string())?)
-        }
-    })
-}
-
-/// A WebSocket client over this socket.
-pub fn client_over(socket: TcpStream, link: Link) -> Client {
-    try_client_over(socket, link).unwrap()
-}
-
-/// A WebSocket client over this socket, if the server wants one.
-pub fn try_client_over(socket: TcpStream, link: Link) -> Result<Client, String> {
-    let handle = socket.try_clone().unwrap();
-    let stream = secure(socket, link)?;
-    let (websocket, _) =
-        tungstenite::client("ws://localhost/", stream).map_err(|error| error.to_string())?;
-    Ok(Client { websocket, socket: handle })
 }
 
 /// Sends a request head, or whatever it is, and returns the head of the response.

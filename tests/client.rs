@@ -9,9 +9,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{
-    Client, Door, Link, Local, PATIENCE, Server, Stream, message, read_to_end, wait_until,
-};
+use common::{Client, Door, Link, Local, PATIENCE, Server, big, message, read_to_end, wait_until};
 use serde_json::json;
 use signal_server::limits::Timeouts;
 use tungstenite::{Error, Message};
@@ -26,15 +24,12 @@ over_plain_and_tls! {
     a_silent_client_is_disconnected_and_its_partner_told
     a_client_that_drips_bytes_is_alive
     a_handshake_has_a_deadline_over_all_its_reads
+    who_does_not_answer_a_close_is_disconnected
     a_stopping_server_closes_with_1001
     a_client_whose_process_is_killed_is_heard_by_its_partner
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-fn big(from: &str, to: &str) -> String {
-    message("candidate", from, to, json!("x".repeat(60_000))).to_string()
-}
 
 /// Sends to `to` until the server tells that `to` takes no data.
 fn send_until_unreachable(sender: &mut Client, from: &str, to: &str) {
@@ -57,10 +52,15 @@ fn send_until_unreachable(sender: &mut Client, from: &str, to: &str) {
     }
 }
 
+/// For those who take nothing, or too little. The default is a second.
+fn with_a_short_write_timeout() -> Local {
+    Local::start(Timeouts { write: Duration::from_millis(200), ..Timeouts::default() })
+}
+
 fn a_recipient_that_never_reads_is_disconnected_and_the_sender_told(link: Link) {
-    let server = Server::start();
-    let mut alice = server.login(link, "alice");
-    let bob = server.login(link, "bob");
+    let server = with_a_short_write_timeout();
+    let mut alice = server.door.login(link, "alice");
+    let bob = server.door.login(link, "bob");
     send_until_unreachable(&mut alice, "alice", "bob");
     wait_until("the name is free", || {
         alice.ask(&message("offer", "alice", "bob", json!(1)))["code"] == "user-not-found"
@@ -69,14 +69,16 @@ fn a_recipient_that_never_reads_is_disconnected_and_the_sender_told(link: Link) 
 }
 
 fn a_recipient_that_drips_is_disconnected_and_the_sender_told(link: Link) {
-    let server = Server::start();
-    let mut alice = server.login(link, "alice");
-    let bob = server.login(link, "bob");
+    let server = with_a_short_write_timeout();
+    let mut alice = server.door.login(link, "alice");
+    let bob = server.door.login(link, "bob");
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut byte = [0];
+            let deadline = Instant::now() + PATIENCE;
             while !done.load(Ordering::Relaxed) && matches!((&bob.socket).read(&mut byte), Ok(1)) {
+                assert!(Instant::now() < deadline, "still connected");
                 std::thread::sleep(Duration::from_millis(20)); // this is the drip
             }
         });
@@ -132,15 +134,15 @@ fn half_a_frame_holds_up_nobody(link: Link) {
 }
 
 fn a_stalled_holder_loses_its_name(link: Link) {
-    let server = Server::start();
-    let mut alice = server.login(link, "alice");
-    let bob = server.login(link, "bob");
+    let server = with_a_short_write_timeout();
+    let mut alice = server.door.login(link, "alice");
+    let bob = server.door.login(link, "bob");
     // Fill what the kernel holds for bob, short of the moment when the server gives up on him.
     let text = big("alice", "bob");
     for _ in 0..20 {
         alice.send(&text);
     }
-    assert_eq!(server.connect(link).log_in("bob")["success"], "1");
+    assert_eq!(server.door.connect(link).log_in("bob")["success"], "1");
     drop(bob);
 }
 
@@ -180,16 +182,20 @@ fn a_client_that_drips_bytes_is_alive(link: Link) {
     let mask = [7, 7, 7, 7];
     let frame = [&[0x81, 0x80 | 126], &(text.len() as u16).to_be_bytes()[..], &mask].concat();
     let body: Vec<u8> = text.bytes().map(|byte| byte ^ 7).collect();
+    let started = Instant::now();
     for byte in frame.iter().chain(&body) {
         alice.websocket.get_mut().write_all(&[*byte]).unwrap();
-        std::thread::sleep(Duration::from_millis(10)); // this is the drip
+        std::thread::sleep(Duration::from_millis(6)); // this is the drip
     }
+    assert!(started.elapsed() > idle + pong);
     assert_eq!(alice.receive(), text);
 }
 
 fn a_handshake_has_a_deadline_over_all_its_reads(link: Link) {
-    let server =
-        Local::start(Timeouts { handshake: Duration::from_secs(1), ..Timeouts::default() });
+    let handshake = Duration::from_millis(500);
+    let server = Local::start(Timeouts { handshake, ..Timeouts::default() });
+    // One says nothing at all, and one drips.
+    let mut silent = server.door.open_socket(link);
     let mut stream = server.door.open(link);
     // Each byte comes in time. All of them would not.
     let mut request = b"GET / HTTP/1.1\r\nX: ".iter().chain(std::iter::repeat(&b'x'));
@@ -198,11 +204,19 @@ fn a_handshake_has_a_deadline_over_all_its_reads(link: Link) {
         assert!(started.elapsed() < PATIENCE, "still open");
         std::thread::sleep(Duration::from_millis(20)); // this is the drip
     }
+    // Nothing comes back, and the server closes.
     assert_eq!(read_to_end(&mut stream), "");
-
-    // A client that says nothing at all: nothing comes back, and the server closes.
-    let mut silent: Box<dyn Stream> = Box::new(server.door.open_socket(link));
     assert_eq!(read_to_end(&mut silent), "");
+}
+
+fn who_does_not_answer_a_close_is_disconnected(link: Link) {
+    let linger = Duration::from_millis(100);
+    let server = Local::start(Timeouts { linger, ..Timeouts::default() });
+    let mut alice = server.door.login(link, "alice");
+    // A reserved opcode. After the answer all is read and dropped, but not for ever.
+    alice.websocket.get_mut().write_all(&[0x83, 0x80, 0, 0, 0, 0]).unwrap();
+    assert_eq!(alice.closed_with(), 1002);
+    wait_until("the server has closed", || alice.socket.write_all(b"x").is_err());
 }
 
 fn a_stopping_server_closes_with_1001(link: Link) {
