@@ -122,7 +122,7 @@ fn an_edit_counts_from_the_next_login_on_and_a_broken_one_changes_nothing() {
     assert!(!enters("carol", &alices));
     fs::remove_file(&file).unwrap();
     assert!(enters("alice", &alices) && enters("bob", &bobs));
-    assert!(server.log().contains("No such file"));
+    server.wait_for_log("No such file");
     assert_eq!(server.log().matches("stay as they were").count(), 2, "{}", server.log());
     assert!(!server.log().contains(&alices));
 

@@ -4,7 +4,7 @@
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -18,7 +18,7 @@ use native_tls::TlsConnector;
 use serde_json::{Value, json};
 use signal_server::limits::Timeouts;
 use signal_server::{config, listen, server};
-use tungstenite::{Message, WebSocket};
+use tungstenite::{Error, Message, WebSocket};
 
 /// How long anything may take that must happen. Generous, for slow and busy machines: a test that
 /// passes never waits for it.
@@ -436,6 +436,8 @@ impl Client {
             match self.websocket.read() {
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
                 Ok(message) => return message,
+                // As when this process was stopped for a moment.
+                Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("instead of a message: {error}"),
             }
         }
