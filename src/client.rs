@@ -2,10 +2,9 @@
 //! the other: the first ends with the login.)
 //!
 //! ```text
-//!   shake_hands ─► serve_while ─┬► receive        waits for bytes, holding no lock
-//!                       ▲       ├► next_message   locks this client, reads one message
-//!                       │       └► handle ─► login, or relay ─► send_to ─► the recipient's socket
-//!                       └──────────────────────────────┘
+//!   shake_hands ─► serve ─┬► work_through ─► next_message   one message, under this client's lock
+//!                    ▲    │                  └► handle ─► login, or relay ─► send_to
+//!                    └────┴► receive                        waits for bytes, with no lock
 //! ```
 //!
 //! The rules of the locks: never hold two, and never wait for bytes with one. A message is taken out
@@ -16,28 +15,29 @@
 //!
 //! # Performance notes
 //!
-//! Resident memory of an idle client, plain and TLS, with 1,000 of them: 31 and 63 KiB at first.
+//! What brought the memory of an idle client from 31 KiB to 12, and over TLS from 63 to 27:
 //!
-//! - Handshakes on a thread of their own: 21 and 36. The login too, whose log line goes deep: with a
-//!   `recv` buffer of 2.25 KiB that a stack page holds, and a [`Client`] that moves from thread to
-//!   thread in a box and not on both stacks, 12 and 27.
-//! - Sending from a buffer that is freed again: after a message of 60 KB, 79 KiB stay instead of 152.
-//! - No difference: fewer of the allocator's arenas. And holding on to a message until the next read
-//!   began, so that tungstenite would take a new buffer: what is left of the old one is enough for a
-//!   frame's header, so it stays.
+//! - Handshakes and login have a thread that ends, as they go deep into its stack.
+//! - [`RECV_BUFFER`] fits into a page of stack that is touched anyway.
+//! - A [`Client`] goes from the one thread to the other in a box, and so is on neither stack.
+//! - What is sent lies in a buffer that is freed again (`send_text`).
+//!
+//! What made no difference: fewer of the allocator's arenas, and keeping a message until the next
+//! read, so that tungstenite would take a new buffer.
 //!
 //! A relayed offer of 2 KiB takes the processor 12 to 16 µs; four fifths of that are the kernel's, one
 //! seventh is JSON.
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
+use std::mem;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::{debug, info};
+use log::{debug, error, info};
 use parking_lot::Mutex;
 use tungstenite::error::ProtocolError;
 use tungstenite::protocol::frame::Frame;
@@ -47,15 +47,16 @@ use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
 use crate::http::{self, Outcome, Site};
 use crate::limits::{
-    FLOOD_PAUSE, FULL_RECV_BUFFER, Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER, Timeouts,
+    FULL_RECV_BUFFER, Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER, Timeouts,
 };
 use crate::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
-use crate::rates::{Gate, RateBucket, Verdict};
+use crate::rates::{Gate, RateLimiter, Verdict};
 use crate::registry::{Partners, Peer, Registry};
 use crate::slots::{Slot, Slots};
 use crate::tls::Certificate;
 use crate::turn::Turn;
 use crate::users::Users;
+use crate::users_file::TokenHash;
 use crate::wire::{self, Wire, is_timeout};
 
 /// What all clients share.
@@ -66,9 +67,9 @@ pub struct Shared {
     pub slots: Arc<Slots>,
     /// How much anyone may do.
     pub limits: Limits,
-    /// Who is over the message rate waits here.
+    /// Who is over the message rate waits here for [`FLOOD_PAUSE`](crate::limits::FLOOD_PAUSE).
     pub floods: Gate,
-    /// Who has ended, or has just ended a stalled recipient, waits here.
+    /// Keeps the work apart that comes when many connections end at once.
     pub endings: Gate,
     /// How long anything may take.
     pub timeouts: Timeouts,
@@ -131,13 +132,16 @@ pub struct Client {
     address: SocketAddr,
     /// As whom it is logged in.
     user: Option<User>,
+    /// [`Ending::Panicked`] until it ends in another way: that is what a panic leaves here.
     ending: Ending,
-    bucket: RateBucket,
+    rate: RateLimiter,
     /// Whether there is probably more to receive.
     recv_was_full: bool,
+    /// Whether parts of the next message are paid for.
+    paid_in_parts: bool,
     /// When the users file was last asked whether this user is still in it.
     checked: Instant,
-    /// Given back last.
+    /// The last field, and so dropped last: when no slot is taken, everybody has said goodbye.
     _slot: Slot,
 }
 
@@ -145,7 +149,7 @@ pub struct Client {
 struct User {
     name: String,
     /// What the users file said of this user's token; `None` if the server has no such file.
-    token_hash: Option<[u8; 32]>,
+    token_hash: Option<TokenHash>,
 }
 
 /// Why a connection ended.
@@ -180,15 +184,16 @@ impl fmt::Display for Ending {
 impl Client {
     fn new(shared: &Arc<Shared>, peer: Peer, address: SocketAddr, slot: Slot) -> Client {
         let (shared, now) = (shared.clone(), Instant::now());
-        let bucket = RateBucket::new(shared.limits.max_rate, now);
+        let rate = RateLimiter::new(shared.limits.max_rate, now);
         Client {
             shared,
             peer,
             address,
             user: None,
             ending: Ending::Panicked,
-            bucket,
+            rate,
             recv_was_full: false,
+            paid_in_parts: false,
             checked: now,
             _slot: slot,
         }
@@ -196,19 +201,19 @@ impl Client {
 
     /// Reads and handles messages until the client has logged in. `None` if it ends before that.
     pub fn until_login(self: Box<Self>) -> Option<Box<Self>> {
-        self.serve_while(|client| client.user.is_none())
+        self.serve_until(|client| client.user.is_some())
     }
 
     /// Reads and handles messages until the connection has ended.
     pub fn serve(self: Box<Self>) {
-        self.serve_while(|_| true);
+        self.serve_until(|_| false);
     }
 
-    fn serve_while(mut self: Box<Self>, goes_on: impl Fn(&Client) -> bool) -> Option<Box<Self>> {
+    fn serve_until(mut self: Box<Self>, enough: impl Fn(&Client) -> bool) -> Option<Box<Self>> {
         self.ending = loop {
             // First, since bytes may have come with the handshake.
             let done = self.work_through();
-            if done.is_ok() && !goes_on(&self) {
+            if done.is_ok() && enough(&self) {
                 return Some(self);
             }
             if let Err(ending) = done.and_then(|()| self.receive()) {
@@ -228,30 +233,28 @@ impl Client {
         while let Some(message) = self.next_message()? {
             messages += 1;
             self.check_user()?;
-            // A long message is as much work as several short ones.
-            let refused = !self.pay(1 + message.len() / FULL_RECV_BUFFER)?;
-            self.handle(&message, refused)?;
+            let over_rate = !(mem::take(&mut self.paid_in_parts) || self.pay()?);
+            self.handle(&message, over_rate)?;
             if messages > 1 {
                 thread::yield_now(); // Who has much to say lets the others in between.
             }
         }
         if messages == 0 {
-            // Waking us up for a part of a message is work as well.
-            self.pay(1)?;
+            // A part of a message is as much work as a short one.
+            self.paid_in_parts |= self.pay()?;
             self.check_user()?;
             thread::yield_now();
         }
         Ok(())
     }
 
-    /// Takes `cost` out of the client's bucket; false if there is not that much in it. Then this
-    /// also waits, with no lock: meanwhile what the client sends stays in its own network stack, and
-    /// costs us nothing.
-    fn pay(&mut self, cost: usize) -> Result<bool, Ending> {
-        match self.bucket.take(Instant::now(), cost) {
+    /// Pays for one message; false if the client is over its rate. Then this also waits, with no
+    /// lock: meanwhile what the client sends stays in its own network stack, and costs us nothing.
+    fn pay(&mut self) -> Result<bool, Ending> {
+        match self.rate.check(Instant::now()) {
             Verdict::Allowed => Ok(true),
             Verdict::Refused => {
-                self.shared.floods.wait(FLOOD_PAUSE);
+                self.shared.floods.wait();
                 Ok(false)
             }
             Verdict::Abusive => Err(Ending::Broken(CloseCode::Policy, "too many messages")),
@@ -320,27 +323,27 @@ impl Client {
         }
     }
 
-    /// Does what a message asks for, or tells the client why not; `refused` if it is over its rate.
-    fn handle(&mut self, message: &Message, refused: bool) -> Result<(), Ending> {
+    /// Does what a message asks for, or tells the client why not.
+    fn handle(&mut self, message: &Message, over_rate: bool) -> Result<(), Ending> {
         // Clients send either kind; recipients always get text.
         let text = match message {
             Message::Text(text) => Ok(text.clone()),
             Message::Binary(bytes) => Utf8Bytes::try_from(bytes.clone()),
             _ => return Ok(()),
         };
-        let not_understood = |fault| {
+        let refuse_unread = |fault| {
             self.refuse(&Envelope::default(), &fault);
             Ok(())
         };
         let text = match text {
             Ok(text) => text,
-            Err(error) => return not_understood(Fault::InvalidJson(error.to_string())),
+            Err(error) => return refuse_unread(Fault::InvalidJson(error.to_string())),
         };
         let envelope = match Envelope::parse(&text) {
             Ok(envelope) => envelope,
-            Err(fault) => return not_understood(fault),
+            Err(fault) => return refuse_unread(fault),
         };
-        let signal = if refused { Err(Fault::RateLimited) } else { envelope.signal(&text) };
+        let signal = if over_rate { Err(Fault::RateLimited) } else { envelope.signal(&text) };
         let done = match signal {
             Ok(Signal::Login) => return self.login(&envelope, &text),
             Ok(signal) => self.relay(signal, &envelope, &text),
@@ -355,7 +358,7 @@ impl Client {
     fn refuse(&self, envelope: &Envelope, fault: &Fault) {
         if matches!(fault, Fault::UserUnreachable(_)) {
             // Recipients who stalled together time out together, and so do those who send to them.
-            self.shared.endings.wait(Duration::ZERO);
+            self.shared.endings.wait();
         }
         debug!("{} refused: {}", self.address, fault.code());
         self.reply(envelope.refusal(fault));
@@ -370,8 +373,8 @@ impl Client {
         }
     }
 
-    /// Ends who is not in the users file any more with the token of the login. Looks now and then:
-    /// at the latest after the next ping, as one who is silent answers that.
+    /// Ends the connection of a user whose token the users file no longer has. Looks at most once in
+    /// `timeouts.idle`, and at the latest when a silent client answers the next ping.
     fn check_user(&mut self) -> Result<(), Ending> {
         let Some(users) = &self.shared.users else {
             return Ok(());
@@ -418,18 +421,16 @@ impl Client {
             return Err(LoginRefusal::InvalidName);
         }
         // Before anything about the name is told: a stranger is not to learn who is online.
-        let token_hash = self
-            .shared
-            .users
-            .as_ref()
-            .map(|users| users.admit(self.address.ip(), name, &protocol::login_token(text)));
-        if token_hash == Some(None) {
-            return Err(LoginRefusal::Unauthorized);
-        }
+        let token_hash = match &self.shared.users {
+            None => None,
+            Some(users) => {
+                let admitted = users.admit(self.address.ip(), name, &protocol::login_token(text));
+                Some(admitted.ok_or(LoginRefusal::Unauthorized)?)
+            }
+        };
         if self.user.as_ref().is_some_and(|user| user.name == name) || !self.claim(name) {
             return Err(LoginRefusal::NameTaken);
         }
-        let token_hash = token_hash.flatten();
         let former = self.user.replace(User { name: name.into(), token_hash });
         self.say_goodbye(former);
         Ok(())
@@ -441,7 +442,7 @@ impl Client {
         let Err(holder) = registry.claim(name, &self.peer) else {
             return true;
         };
-        if self.is_alive(&holder) {
+        if self.probe(&holder) {
             return false;
         }
         info!("{} takes over {name:?} from a dead connection", self.address);
@@ -451,8 +452,9 @@ impl Client {
         registry.claim(name, &self.peer).is_ok()
     }
 
-    /// Pings another connection and waits for any byte from it. If none comes, disconnects it.
-    fn is_alive(&self, holder: &Peer) -> bool {
+    /// Whether another connection is alive: pings it, and waits for any byte from it. If none comes,
+    /// disconnects it.
+    fn probe(&self, holder: &Peer) -> bool {
         let timeout = self.shared.timeouts.probe;
         // Whoever holds this lock for so long is sending, and finds out by itself.
         let Some(mut websocket) = holder.websocket.try_lock_for(timeout) else {
@@ -460,21 +462,21 @@ impl Client {
         };
         let wire = websocket.get_ref();
         if wire.busy {
-            return true; // Perhaps with a login as this client's own name.
+            // Perhaps it is probing us, for our own name: then each would find the other silent.
+            return true;
         }
         let (heard, bell) = (wire.heard, wire.bell.clone());
         if !wire.ended && websocket.send(Message::Ping(Vec::new().into())).is_ok() {
             let silent = |websocket: &mut WebSocket<Wire>| {
                 websocket.get_ref().heard == heard && !websocket.get_ref().ended
             };
-            bell.wait_while_for(&mut websocket, silent, timeout);
+            bell.wait_while_for(&mut websocket, silent, timeout); // Without the lock meanwhile.
         }
         let wire = websocket.get_ref();
-        let alive = wire.heard != heard && !wire.ended;
-        if !alive {
+        if wire.heard == heard && !wire.ended {
             holder.disconnect();
         }
-        alive
+        wire.heard != heard && !wire.ended
     }
 
     // ---- relay ----
@@ -497,7 +499,7 @@ impl Client {
                 Err(Fault::UserNotFound(to.into()))
             };
         };
-        // First, so that a recipient who ends right after the message finds whom to tell.
+        // Before the message: a recipient who ends right after it must find us among its partners.
         let is_new = signal.makes_partners() && registry.start_call(me, to, limits.max_calls)?;
         let sent = self.send_to(&peer, to, text.clone(), timeouts.write);
         match sent {
@@ -568,8 +570,11 @@ impl Client {
 /// Whatever ended the client: the name is free, the partners know, and the socket is closed.
 impl Drop for Client {
     fn drop(&mut self) {
+        if matches!(self.ending, Ending::Panicked) {
+            error!("{} disconnected: {}", self.address, self.ending);
+        }
         if !matches!(self.ending, Ending::Stopping) {
-            self.shared.endings.wait(Duration::ZERO);
+            self.shared.endings.wait();
         }
         {
             let mut websocket = self.peer.websocket.lock();
@@ -653,8 +658,8 @@ mod tests {
             registry: Registry::default(),
             slots: Slots::new(limits),
             limits,
-            floods: Gate::default(),
-            endings: Gate::default(),
+            floods: Gate::new(crate::limits::FLOOD_PAUSE),
+            endings: Gate::new(Duration::ZERO),
             timeouts: Timeouts::default(),
             site,
             users: None,

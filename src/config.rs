@@ -28,8 +28,12 @@ const DEFAULT_KEY: &str = "certs/key.pem";
 const DEFAULT_URL: &str = "https://localhost:8443/";
 
 /// The options that take a value. The environment has each as well: `--max-rate` as `SIGNAL_MAX_RATE`.
-const OPTIONS: &str = "listen tls-listen cert key ice-servers turn turn-secret users url log \
-     max-connections max-per-ip max-message max-rate max-calls allow-origin trust-proxy";
+#[rustfmt::skip]
+const OPTIONS: [&str; 17] = [
+    "listen", "tls-listen", "cert", "key", "ice-servers", "turn", "turn-secret", "users", "url", "log",
+    "max-connections", "max-per-ip", "max-message", "max-rate", "max-calls", "allow-origin",
+    "trust-proxy",
+];
 
 /// Of these, the ones that can be repeated. In the environment they take several, with commas.
 const REPEATABLE: [&str; 3] = ["turn", "allow-origin", "trust-proxy"];
@@ -61,7 +65,7 @@ pub struct Config {
     /// Whether anybody asked for TLS in any way: then without it the program does not start.
     pub tls_required: bool,
     /// The certificate.
-    pub files: Files,
+    pub certificate: CertificateFiles,
     /// A JSON array, as `RTCPeerConnection` takes it.
     pub ice_servers: String,
     /// The TURN server, if there is one.
@@ -112,7 +116,7 @@ pub struct Network {
 
 /// Where a certificate and its private key lie, both PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Files {
+pub struct CertificateFiles {
     /// The certificate, followed by the rest of its chain.
     pub cert: PathBuf,
     /// Its private key.
@@ -148,7 +152,7 @@ impl Command {
                 Long("version") | Short('V') => return Ok(Command::Version),
                 Long("check") => command = Command::Check,
                 Long("print-limits") => command = Command::PrintLimits,
-                Long(name) if OPTIONS.split(' ').any(|option| option == name) => {
+                Long(name) if OPTIONS.contains(&name) => {
                     let (option, source) = (name.to_string(), format!("--{name}"));
                     let value = parser.value().map_err(usage)?;
                     options.0.push(Given { option, source, value });
@@ -163,7 +167,12 @@ impl Command {
         if let [_user, words @ ..] = &words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             return user_command(words, &options);
         }
+        Ok(command(Config::from(&options)?))
+    }
+}
 
+impl Config {
+    fn from(options: &Options) -> Result<Config, ConfigError> {
         let limit = |option: &str, default: usize| {
             let wanted = "a whole number, or 0 for no limit";
             let limit = options.read(option, wanted, |text| text.parse().ok())?.pop();
@@ -184,7 +193,7 @@ impl Command {
             listen: listen("listen", DEFAULT_PORT)?,
             tls_listen: listen("tls-listen", DEFAULT_TLS_PORT)?,
             tls_required: ["tls-listen", "cert", "key"].iter().any(|option| options.has(option)),
-            files: Files {
+            certificate: CertificateFiles {
                 cert: options.path("cert").unwrap_or_else(|| DEFAULT_CERT.into()),
                 key: options.path("key").unwrap_or_else(|| DEFAULT_KEY.into()),
             },
@@ -195,7 +204,7 @@ impl Command {
                     ConfigError::File(format!("cannot use the ICE servers' file {path}: {problem}"))
                 })?,
             },
-            turn: turn_options(&options)?,
+            turn: turn_options(options)?,
             limits: Limits {
                 max_connections: limit("max-connections", default.max_connections)?,
                 max_per_ip: limit("max-per-ip", default.max_per_ip)?,
@@ -222,12 +231,12 @@ impl Command {
         if config.listen.is_empty() && config.tls_listen.is_empty() {
             return Err(usage("--listen and --tls-listen are both off: there is nothing to do"));
         }
-        Ok(command(config))
+        Ok(config)
     }
 }
 
-/// Reads a text file of the operator's, without the mark that some editors put in front. Who serves
-/// clients reads some again, and must neither wait for a pipe nor run out of memory.
+/// Reads a text file of the operator's, without the byte order mark that some editors put in front.
+/// A running server reads some of these again, and must neither wait for a pipe nor run out of memory.
 ///
 /// # Errors
 /// It can't be read, is no ordinary file, is larger than [`MAX_FILE`], or not UTF-8 (which is
@@ -262,7 +271,7 @@ impl Options {
     /// Adds the variables, each unless an argument says otherwise. One that is set to nothing counts
     /// as not set, as in `SIGNAL_CERT= signal-server`.
     fn add_environment(&mut self, environment: impl Fn(&str) -> Option<OsString>) {
-        for option in OPTIONS.split(' ') {
+        for option in OPTIONS {
             if self.has(option) {
                 continue;
             }
@@ -290,8 +299,8 @@ impl Options {
         self.all(option).next_back().map(|given| PathBuf::from(&given.value))
     }
 
-    /// What `parse` makes of an option's values, of which the last one counts unless it can have
-    /// several. If it makes nothing of one, the error says what is `wanted`.
+    /// What `parse` makes of each of an option's values. (Of one that can't be repeated, callers take
+    /// the last.) If it makes nothing of one, the error says what is `wanted`.
     fn read<T>(
         &self,
         option: &str,
@@ -436,7 +445,10 @@ mod tests {
                 listen: both_families(8080),
                 tls_listen: both_families(8443),
                 tls_required: false,
-                files: Files { cert: "certs/cert.pem".into(), key: "certs/key.pem".into() },
+                certificate: CertificateFiles {
+                    cert: "certs/cert.pem".into(),
+                    key: "certs/key.pem".into()
+                },
                 ice_servers: "[]".into(),
                 turn: None,
                 limits: Limits::default(),
@@ -543,7 +555,7 @@ mod tests {
     #[test]
     fn every_option_is_in_the_help_and_looked_for() {
         let code: String = include_str!("config.rs").split_whitespace().collect();
-        for option in OPTIONS.split(' ') {
+        for option in OPTIONS {
             assert!(HELP.contains(&format!("--{option} ")), "{option}");
             let calls = ["read", "path", "limit", "listen"];
             let is_read = |call| code.contains(&format!("{call}(\"{option}\""));

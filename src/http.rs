@@ -129,7 +129,7 @@ fn answer(
     slot: &mut Slot,
     address: &mut SocketAddr,
 ) -> (Vec<u8>, Outcome) {
-    if let Err(full) = find_client(request, site, slot, address) {
+    if let Err(full) = find_whose(request, site, slot, address) {
         info!("{address} turned away: {full}");
         return refuse(StatusCode::SERVICE_UNAVAILABLE, full);
     }
@@ -163,8 +163,8 @@ fn answer(
     (response, Outcome::Answered(status.as_u16()))
 }
 
-/// Finds out whose request this is when a proxy sent it.
-fn find_client(
+/// Finds out whose request this is when a proxy sent it, and counts the connection as theirs.
+fn find_whose(
     request: &Request,
     site: &Site,
     slot: &mut Slot,

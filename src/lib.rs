@@ -4,51 +4,70 @@
 //!
 //! It is synchronous, one thread a client, and meant to be read from top to bottom.
 //!
+//! # Words
+//!
+//! - *Signaling*: before two browsers can talk directly, each must know what the other can do and at
+//!   which addresses. A third party has to carry that.
+//! - *SDP*: the text that says what a browser can do (RFC 8866). The caller's is the *offer*, the other
+//!   one's the *answer*. A *pranswer* is a provisional answer.
+//! - *Candidate*: an address at which a browser may be reached. *ICE* tries them in pairs (RFC 8445). A
+//!   *STUN* server tells a browser its outside address; a *TURN* server passes media on where there is
+//!   no direct way.
+//! - *WebSocket*: messages in both directions over one TCP connection that starts as an HTTP request
+//!   (RFC 6455). A message is one *frame* or more. *tungstenite* is the library that speaks it.
+//! - *Client*: a connection. *User*: a name that a client has logged in with. *Peer*: a client as other
+//!   threads see it.
+//! - *Partners*: two users in a call. When one goes, the other hears `leave`. (In a *mesh call* of more
+//!   than two, everybody is everybody else's partner.)
+//! - To *drip*: to send a byte now and then, so as to keep others waiting. To *stall*: to take nothing
+//!   of what is sent.
+//!
 //! # The way of a message
 //!
 //! ```text
-//!  alice's browser                                                       bob's browser
-//!        │                                                                     ▲
-//!        ▼  one recv, no lock held                         one send, bob's lock │
-//!  client::receive ──► wire::feed ──► client::next_message ──► client::handle ──┘
-//!                      (alice's lock)   (alice's lock)          │          ▲
-//!                                                               ▼          │
-//!                                                  protocol::Envelope   registry::find
-//!                                                  (no lock)            (the map's lock)
+//!  alice's browser                                                         bob's browser
+//!        │                                                                       ▲
+//!        ▼ one recv, with no lock                       one send, with bob's lock │
+//!  Client::receive ─► Wire::feed ─► Client::next_message                          │
+//!                     └────────── alice's lock ────────┘                          │
+//!        ┌───────────────────────────────────────────────┘                        │
+//!        ▼ no lock                       the map's lock                            │
+//!  Client::handle ─► Envelope::parse ─► Registry::find, start_call ─► Client::send_to
 //! ```
 //!
 //! Alice's thread does all of that, up to bob's socket. There is no queue and no second wake-up.
-//! (Her handshakes and her login were done by a thread before that one, which went deep into its
-//! stack, and gave it back when it ended.)
+//! (An earlier thread did her handshakes and her login. They need much stack, which is freed when that
+//! thread ends.)
 //!
 //! # The locks
 //!
-//! There are six kinds: the registry's map, the table of open connections, the turn at a gate, the
-//! certificate in use, the list of users, and one for each client. No thread ever holds two. None
-//! does I/O under the first four; under that of the users the users file is read, an ordinary one.
-//! Under a client's lock there is only I/O with that client, none of it waits for the client to *say*
-//! something, and it waits for the client to *take* something for at most one write timeout.
-//! (A client that goes from its first thread to its second lies in a lock of its own for a moment.)
+//! There are six kinds: the map of users, the table of open connections, the certificate in use, the
+//! list of who may log in, each of the two gates, and one for each client. No thread ever holds two.
+//! Under the first five nobody waits for I/O. Under a client's lock there is only I/O with that
+//! client: none of it waits for the client to *say* something, and it waits for the client to *take*
+//! something for at most one write timeout.
 //!
 //! # Reading order
 //!
-//! Each file owns one thing, and uses only the ones above it:
+//! Each file owns one thing, and uses only the ones above it. Who wants the heart of it first can leave
+//! out 5 to 9.
 //!
-//! 1. [`limits`]: every number, with its unit and its reason
+//! 1. [`limits`]: every bound and every pause, with its unit and its reason
 //! 2. [`rates`]: how fast anyone may go
 //! 3. [`slots`]: who is connected
 //! 4. [`protocol`]: the messages, as pure functions
-//! 5. [`wire`]: the stream under a WebSocket, and how waiting for bytes needs no lock
-//! 6. [`registry`]: who is online, and in a call with whom
-//! 7. [`config`]: the options
-//! 8. [`tls`]: the certificate
-//! 9. [`users`]: who may log in
-//! 10. [`turn`]: credentials for a TURN server
-//! 11. [`http`]: the request head, the call page
-//! 12. [`client`]: one client's life; the heart of it
-//! 13. [`systemd`]: what the service manager is told
-//! 14. [`listen`]: opening the ports
-//! 15. [`server`]: accepting, starting threads, stopping
+//! 5. [`config`]: the options
+//! 6. [`tls`]: the certificate, and its renewal
+//! 7. [`users_file`]: the users file, and the commands that change it
+//! 8. [`users`]: who may log in
+//! 9. [`turn`]: credentials for a TURN server
+//! 10. [`http`]: the request head, the call page
+//! 11. [`wire`]: the stream under a WebSocket, and how waiting for bytes needs no lock
+//! 12. [`registry`]: who is online, and in a call with whom
+//! 13. [`client`]: one client's life; the heart of it
+//! 14. [`systemd`]: what the service manager is told
+//! 15. [`listen`]: opening the ports
+//! 16. [`server`]: accepting, starting threads, stopping
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(
@@ -60,13 +79,14 @@ pub mod limits;
 pub mod rates;
 pub mod slots;
 pub mod protocol;
-pub mod wire;
-pub mod registry;
 pub mod config;
 pub mod tls;
+pub mod users_file;
 pub mod users;
 pub mod turn;
 pub mod http;
+pub mod wire;
+pub mod registry;
 pub mod client;
 pub mod systemd;
 pub mod listen;

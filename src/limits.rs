@@ -1,4 +1,4 @@
-//! Every number the server lives by, with its unit and its reason.
+//! Every bound and every pause, with its unit and its reason.
 //!
 //! Nothing here reads or writes a socket. A file that needs a bound takes it from here, so that
 //! an auditor finds all of them on one page.
@@ -22,7 +22,7 @@ pub const MAX_REPLY_OVERHEAD: usize = 1024;
 // ---- how fast ----
 
 /// What a connection may send at once is this many seconds' worth of its rate.
-pub const BURST_SECONDS: u32 = 4;
+pub const BURST_SECONDS: u64 = 4;
 
 /// Who sends too much for this long without a break is disconnected.
 pub const ABUSE_TIME: Duration = Duration::from_secs(10);
@@ -61,8 +61,8 @@ pub const LOGIN_WINDOW: Duration = Duration::from_secs(60);
 /// [`Timeouts::stop`]: a server that stops can say goodbye to who waits.
 pub const LOGIN_PAUSE: Duration = Duration::from_millis(1500);
 
-/// How many addresses with wrong logins are remembered. More than these are not slowed down: better
-/// than to slow down everybody, which an attacker with many addresses could else bring about.
+/// How many addresses with wrong logins are remembered. Wrong logins from others are not counted then,
+/// so that an attacker with many addresses cannot slow down strangers.
 pub const LOGIN_ADDRESSES: usize = 1024;
 
 /// How long TURN credentials are good for. A page makes its line anew, and gets new ones, after half
@@ -94,8 +94,8 @@ pub const RECV_BUFFER: usize = 2 * 1024 + 256;
 /// Bytes that one `recv` can take when the one before was full, so that there is probably more.
 pub const FULL_RECV_BUFFER: usize = 8 * 1024;
 
-/// Bytes that tungstenite reads at a time, and keeps for each client; for a larger message it grows.
-/// (Its own default is 128 KiB, allocated at once.)
+/// Bytes that tungstenite, the WebSocket library, reads at a time, and keeps for each client; for a larger message it grows.
+/// (Its default is 128 KiB, allocated at once.)
 pub const READ_BUFFER: usize = 256;
 
 /// What the kernel may keep for a client that does not read, and of what a client sends while we
@@ -130,6 +130,9 @@ pub const BACKLOG: i32 = 4096;
 /// (descriptors, threads, memory) comes back when a client leaves, not sooner for asking often.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a server that stops tries to connect to itself, to wake an accept loop.
+pub const ACCEPT_WAKE: Duration = Duration::from_secs(1);
+
 /// How often at most the accept loop logs that it turns clients away or can't take them.
 pub const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -140,6 +143,9 @@ pub const MAX_FILE: u64 = 1024 * 1024;
 
 /// How long a `user` command waits for another one that is writing the users file.
 pub const USERS_FILE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often it looks whether that one has ended.
+pub const USERS_FILE_POLL: Duration = Duration::from_millis(10);
 
 /// How often at most a TLS handshake looks at the certificate's files.
 pub const CERTIFICATE_PAUSE: Duration = Duration::from_secs(1);
@@ -164,8 +170,8 @@ pub struct Timeouts {
     /// the lock that such a message holds. A client that needs more is disconnected. Before that its
     /// [`SOCKET_BUFFER`] must be full, and the kernel goes on when a third of it is free again.
     pub write: Duration,
-    /// The same for the `leave` of somebody whose call was never answered. Whoever made many such
-    /// calls and takes no data could otherwise hold up everything else that ends with that somebody.
+    /// The same for the `leave` to a caller whom the user that ends never answered. Many callers who
+    /// take no data could otherwise hold up that user's end.
     pub goodbye: Duration,
     /// How long the holder of a name that somebody else asks for has to show a sign of life.
     pub probe: Duration,
@@ -201,8 +207,8 @@ pub struct Limits {
     /// Largest message, in bytes. An offer with audio and video is 4 to 10 KB.
     pub max_message: usize,
     /// Messages a second from one connection, once [`BURST_SECONDS`] worth of them at once are used
-    /// up. A call's start is a few dozen. Each [`FULL_RECV_BUFFER`] of a message that is full counts
-    /// as one more, and so does a wake-up for less than a message.
+    /// up. A call's start is a few dozen. A message that comes in parts, of [`FULL_RECV_BUFFER`] at
+    /// most, counts as one for each part.
     pub max_rate: usize,
     /// Calls that one connection can have made or answered and not ended. A mesh call is one for each
     /// of the others. Being called is no call yet, so nobody can use up somebody else's.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use log::{info, log};
 use socket2::{Domain, Socket, Type};
 
-use crate::config::{Config, Files};
+use crate::config::{CertificateFiles, Config};
 use crate::limits::{BACKLOG, SOCKET_BUFFER};
 use crate::tls::Certificate;
 
@@ -42,12 +42,12 @@ pub fn bind(config: &Config) -> Result<Vec<Listener>, String> {
 /// # Errors
 /// A sentence for the operator: it is not usable, or without it there is nothing to listen on.
 pub fn certificate(config: &Config) -> Result<Option<Certificate>, String> {
-    let Files { cert, key } = &config.files;
+    let CertificateFiles { cert, key } = &config.certificate;
     if config.tls_listen.is_empty() {
         return Ok(None);
     }
     if config.tls_required || cert.exists() || key.exists() {
-        return Certificate::load(&config.files).map(Some);
+        return Certificate::load(&config.certificate).map(Some);
     }
     if config.listen.is_empty() {
         return Err("--listen is off and there is no certificate: nothing to listen on".into());

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Sender};
 use log::{LevelFilter, Log, Metadata, Record, error};
 use signal_server::config::{Command, Config, ConfigError, HELP};
 use signal_server::limits::Timeouts;
-use signal_server::{listen, server, systemd, users};
+use signal_server::{listen, server, systemd, users_file};
 use simple_logger::SimpleLogger;
 
 /// The exit code for a command line that is not understood, as shells and their users know it.
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
             print(server::check(&config))
         }
         Ok(Command::PrintLimits(config)) => print(Ok(config.limits.report(&Timeouts::default()))),
-        Ok(Command::User(file, action)) => print(users::carry_out(&file, &action)),
+        Ok(Command::User(file, action)) => print(users_file::carry_out(&file, &action)),
         Ok(Command::Help) => print(Ok(HELP.into())),
         Ok(Command::Version) => {
             print(Ok(concat!("signal-server ", env!("CARGO_PKG_VERSION"), "\n").into()))

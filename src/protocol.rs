@@ -76,7 +76,7 @@ struct Name<'a> {
 pub enum Fault {
     /// No such `signalType`; the text is what the message called it.
     UnknownCommand(String),
-    /// Not a JSON object, or not one that this contract allows; the text is the parser's reason.
+    /// Not a JSON object, or not one that [`Envelope::parse`] allows; the text is the parser's reason.
     /// It can quote the message, so it must not be logged.
     InvalidJson(String),
     /// A relay before a login.
@@ -308,12 +308,12 @@ impl<'de> Deserialize<'de> for Echo {
 impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = <&RawValue>::deserialize(deserializer)?;
-        // JSON has one way to write an integer, but for -0.
-        let digits = json.get();
-        let is_integer = digits.parse::<u64>().is_ok() || digits.parse::<i64>().is_ok();
-        let text = match serde_json::from_str(digits) {
+        let written = json.get();
+        // JSON has one way to write an integer, but for -0. So the digits can serve as a name.
+        let is_integer = written.parse::<u64>().is_ok() || written.parse::<i64>().is_ok();
+        let text = match serde_json::from_str(written) {
             Ok(Text(text)) => text,
-            Err(_) if is_integer && digits != "-0" => digits.into(),
+            Err(_) if is_integer && written != "-0" => written.into(),
             Err(_) => return Err(de::Error::custom("a name must be a string or an integer")),
         };
         Ok(Name { text, json })

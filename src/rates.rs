@@ -7,19 +7,19 @@ use parking_lot::Mutex;
 
 use crate::limits::{ABUSE_BREAK, ABUSE_TIME, BURST_SECONDS, GATE_INTERVAL};
 
-/// The message rate of one connection, as a "leaky bucket": each message takes up a bit of time,
-/// the bit being a second divided by the rate, and the times add up. Who is further ahead of the
-/// clock than the burst allows has to wait. (The generic cell rate algorithm, ITU-T I.371.)
-pub struct RateBucket {
-    /// What one message takes; nothing, if there is no limit.
+/// The message rate of one connection: the generic cell rate algorithm (ITU-T I.371). Each message
+/// costs a bit of time, a second divided by the rate, and the bits add up to the time until which the
+/// connection has used its rate. That may run ahead of the clock by [`BURST_SECONDS`] at most.
+pub struct RateLimiter {
+    /// What one message costs; nothing, if there is no limit.
     interval: Duration,
-    /// When all messages so far will have been paid for.
-    paid_until: Instant,
+    /// Until when the rate is used.
+    used_until: Instant,
     /// The first and the last refusal of a time without a break.
     refusals: Option<(Instant, Instant)>,
 }
 
-/// What the bucket says to a message.
+/// What [`RateLimiter::check`] says to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Handle it.
@@ -30,20 +30,19 @@ pub enum Verdict {
     Abusive,
 }
 
-impl RateBucket {
-    /// A full bucket for `rate` messages a second.
-    pub fn new(rate: usize, now: Instant) -> RateBucket {
+impl RateLimiter {
+    /// For `rate` messages a second, more than 0, with all of the burst to begin with. (At more than
+    /// 10^9 a message costs nothing, so that [`usize::MAX`] is no limit.)
+    pub fn new(rate: usize, now: Instant) -> RateLimiter {
         let rate = u32::try_from(rate).unwrap_or(u32::MAX);
-        RateBucket { interval: Duration::from_secs(1) / rate, paid_until: now, refusals: None }
+        RateLimiter { interval: Duration::from_secs(1) / rate, used_until: now, refusals: None }
     }
 
-    /// Takes out as much as `cost` messages, if that is left.
-    pub fn take(&mut self, now: Instant, cost: usize) -> Verdict {
-        let cost = u32::try_from(cost).unwrap_or(u32::MAX);
-        let paid_until = self.paid_until.max(now) + self.interval.saturating_mul(cost);
-        let burst = Duration::from_secs(BURST_SECONDS.into());
-        if paid_until <= now + burst {
-            self.paid_until = paid_until;
+    /// Whether one more message is within the rate.
+    pub fn check(&mut self, now: Instant) -> Verdict {
+        let used_until = self.used_until.max(now) + self.interval;
+        if used_until <= now + Duration::from_secs(BURST_SECONDS) {
+            self.used_until = used_until;
             return Verdict::Allowed;
         }
         let first = match self.refusals {
@@ -55,25 +54,31 @@ impl RateBucket {
     }
 }
 
-/// Lets one thread through at a time. A hundred that wake up in the same moment would stand in a row
-/// for the processor, and an honest client's thread behind them: that was seen to delay one message
-/// in a hundred by 2 ms, one in a thousand by 5. Nobody waits where there is no crowd.
-#[derive(Default)]
+/// Lets threads go on no closer together than [`GATE_INTERVAL`]. A hundred that wake up in the same
+/// moment would stand in a row for the processor, and an honest client's thread behind them: that was
+/// seen to delay one message in a hundred by 2 ms, one in a thousand by 5. Nobody waits for it where
+/// there is no crowd.
 pub struct Gate {
-    last: Mutex<Option<Instant>>,
+    pause: Duration,
+    /// When the last thread so far goes on, or went.
+    latest: Mutex<Option<Instant>>,
 }
 
 impl Gate {
-    /// Waits for `pause`, and until it is this thread's turn.
-    pub fn wait(&self, pause: Duration) {
+    /// A gate at which every thread waits for `pause` at least.
+    pub fn new(pause: Duration) -> Gate {
+        Gate { pause, latest: Mutex::new(None) }
+    }
+
+    /// Waits.
+    pub fn wait(&self) {
         let now = Instant::now();
-        let turn = {
-            let mut last = self.last.lock();
-            let turn = last.map_or(now, |last| last + GATE_INTERVAL).max(now + pause);
-            *last = Some(turn);
-            turn
+        let go_on = {
+            let mut latest = self.latest.lock();
+            let next = latest.map_or(now, |latest| latest + GATE_INTERVAL);
+            *latest.insert(next.max(now + self.pause))
         };
-        thread::sleep(turn - now);
+        thread::sleep(go_on - now);
     }
 }
 
@@ -82,35 +87,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_allows_its_burst_and_then_its_rate() {
+    fn a_connection_has_its_burst_and_then_its_rate() {
         let start = Instant::now();
-        let mut bucket = RateBucket::new(50, start);
+        let mut limiter = RateLimiter::new(50, start);
         for _ in 0..200 {
-            assert_eq!(bucket.take(start, 1), Verdict::Allowed);
+            assert_eq!(limiter.check(start), Verdict::Allowed);
         }
-        assert_eq!(bucket.take(start, 1), Verdict::Refused);
+        assert_eq!(limiter.check(start), Verdict::Refused);
         let later = start + Duration::from_millis(100);
         for _ in 0..5 {
-            assert_eq!(bucket.take(later, 1), Verdict::Allowed);
+            assert_eq!(limiter.check(later), Verdict::Allowed);
         }
-        assert_eq!(bucket.take(later, 1), Verdict::Refused);
+        assert_eq!(limiter.check(later), Verdict::Refused);
         // After a quiet time the burst is there again, and not more than that.
         let much_later = later + Duration::from_secs(3600);
         for _ in 0..200 {
-            assert_eq!(bucket.take(much_later, 1), Verdict::Allowed);
+            assert_eq!(limiter.check(much_later), Verdict::Allowed);
         }
-        assert_eq!(bucket.take(much_later, 1), Verdict::Refused);
+        assert_eq!(limiter.check(much_later), Verdict::Refused);
     }
 
     #[test]
     fn only_who_never_stops_is_abusive() {
         let mut now = Instant::now();
-        let mut bucket = RateBucket::new(1, now);
+        let mut limiter = RateLimiter::new(1, now);
         let mut verdicts = |step: Duration, count: usize| -> Vec<Verdict> {
             (0..count)
                 .map(|_| {
                     now += step;
-                    bucket.take(now, 1)
+                    limiter.check(now)
                 })
                 .collect()
         };
@@ -123,23 +128,12 @@ mod tests {
     }
 
     #[test]
-    fn a_long_message_takes_out_more() {
-        let now = Instant::now();
-        let mut bucket = RateBucket::new(50, now);
-        for _ in 0..25 {
-            assert_eq!(bucket.take(now, 8), Verdict::Allowed);
-        }
-        assert_eq!(bucket.take(now, 1), Verdict::Refused);
-        assert_eq!(bucket.take(now, usize::MAX), Verdict::Refused);
-    }
-
-    #[test]
     fn a_crowd_goes_through_a_gate_one_after_the_other() {
-        let gate = Gate::default();
+        let gate = Gate::new(Duration::from_millis(20));
         let start = Instant::now();
         thread::scope(|scope| {
             for _ in 0..50 {
-                scope.spawn(|| gate.wait(Duration::from_millis(20)));
+                scope.spawn(|| gate.wait());
             }
         });
         assert!(start.elapsed() >= Duration::from_millis(20) + GATE_INTERVAL * 49);
@@ -148,7 +142,7 @@ mod tests {
     #[test]
     fn no_limit_is_no_limit() {
         let now = Instant::now();
-        let mut bucket = RateBucket::new(usize::MAX, now);
-        assert!((0..100_000).all(|_| bucket.take(now, 1) == Verdict::Allowed));
+        let mut limiter = RateLimiter::new(usize::MAX, now);
+        assert!((0..100_000).all(|_| limiter.check(now) == Verdict::Allowed));
     }
 }

@@ -54,7 +54,8 @@ struct User {
     partners: Option<Partners>,
 }
 
-/// Everyone that a user is in a call with, by name. Two partners always list each other.
+/// Everyone that a user is in a call with, by name. Two partners always list each other, each in one
+/// of the two sets.
 #[derive(Default)]
 pub struct Partners {
     /// Whom this user has called, or answered. How many there can be is limited.
@@ -86,13 +87,12 @@ impl Registry {
     }
 
     /// Makes two users partners, since `from` calls or answers `to`. True if `from` had not before.
-    /// (Nobody is a partner of their own.)
     ///
     /// # Errors
     /// `from` has `max_calls` already, or one of the two is about to go.
     pub fn start_call(&self, from: &str, to: &str, max_calls: usize) -> Result<bool, Fault> {
         if from == to {
-            return Ok(false);
+            return Ok(false); // Nobody is a partner of their own.
         }
         let mut users = self.users.lock();
         let both = users.get_disjoint_mut([from, to]).map(|user| user?.partners.as_mut());

@@ -8,19 +8,19 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{Level, info, warn};
-use parking_lot::Mutex;
 use serde::de::IgnoredAny;
 
 use crate::client::{self, Client, Shared};
 use crate::config::Config;
 use crate::http::{self, Site};
 use crate::limits::{
-    ACCEPT_PAUSE, CLIENT_STACK, COMPLAINT_PAUSE, Limits, OWN_DESCRIPTORS, Timeouts,
+    ACCEPT_PAUSE, ACCEPT_WAKE, CLIENT_STACK, COMPLAINT_PAUSE, FLOOD_PAUSE, Limits, OWN_DESCRIPTORS,
+    Timeouts,
 };
 use crate::listen::{Listener, announce, certificate};
 use crate::rates::Gate;
@@ -83,7 +83,9 @@ pub fn run(
 ) -> Result<(), String> {
     let users = config.users.as_deref().map(Users::open).transpose()?;
     let turn = config.turn.as_ref().map(Turn::load).transpose()?;
-    if turn.is_some() && users.is_none() {
+    if let Some(users) = &users {
+        info!("{} users may log in", users.count());
+    } else if turn.is_some() {
         warn!("--turn without --users: everybody who can connect may use the TURN server");
     }
     let tls_port = listeners.iter().find(|l| l.tls.is_some()).map(|l| l.address.port());
@@ -92,8 +94,8 @@ pub fn run(
         registry: Registry::default(),
         slots: Slots::new(limits),
         limits,
-        floods: Gate::default(),
-        endings: Gate::default(),
+        floods: Gate::new(FLOOD_PAUSE),
+        endings: Gate::new(Duration::ZERO),
         timeouts,
         site: Site {
             settings: http::settings(&config.ice_servers, tls_port, users.is_some()),
@@ -124,11 +126,12 @@ pub fn run(
     let _ = shutdown.recv();
     systemd::notify("STOPPING=1");
     info!("stopping, {} connections open", shared.slots.count());
+    // Relaxed here and elsewhere: a flag alone, which says nothing about any other data.
     shared.stopping.store(true, Ordering::Relaxed);
     for (address, thread) in accepting {
         // `accept` has no timeout: a connection from ourselves wakes it. If that can't be made, the
         // thread is left behind, and ends with the process.
-        if TcpStream::connect_timeout(&reachable(address), Duration::from_secs(1)).is_ok() {
+        if TcpStream::connect_timeout(&reachable(address), ACCEPT_WAKE).is_ok() {
             let _ = thread.join();
         }
     }
@@ -223,7 +226,7 @@ fn start_client(
     spawn("login", move || {
         let client = client::shake_hands(&shared, slot, socket, address, tls.as_deref());
         if let Some(client) = client.and_then(Client::until_login) {
-            go_on(client);
+            serve_on_fresh_thread(client);
         }
     })?;
     Ok(None)
@@ -232,16 +235,17 @@ fn start_client(
 /// Serves a client who has logged in. The handshakes and the login go deep, and a thread keeps what it
 /// has once touched of its stack. So what comes now, which can last for days, gets a fresh thread; if
 /// there is none to be had, it stays on this one.
-fn go_on(client: Box<Client>) {
-    let handed_over = Arc::new(Mutex::new(Some(client)));
-    let serve = move || {
-        let client = handed_over.lock().take();
-        if let Some(client) = client {
+fn serve_on_fresh_thread(client: Box<Client>) {
+    // A thread that can't be started drops its closure. So the client is not in there, but follows.
+    let (hand_over, handed_over) = mpsc::channel::<Box<Client>>();
+    let started = spawn("client", move || {
+        if let Ok(client) = handed_over.recv() {
             client.serve();
         }
-    };
-    if spawn("client", serve.clone()).is_err() {
-        serve();
+    });
+    match started {
+        Ok(()) => drop(hand_over.send(client)),
+        Err(_) => client.serve(),
     }
 }
 

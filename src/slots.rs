@@ -22,6 +22,7 @@ pub struct Slots {
 struct OpenSlots {
     next: u64,
     sockets: HashMap<u64, Arc<TcpStream>>,
+    /// How many of them each address has, as [`block_of`] takes it.
     per_block: HashMap<IpAddr, usize>,
 }
 
@@ -29,6 +30,7 @@ struct OpenSlots {
 pub struct Slot {
     slots: Arc<Slots>,
     number: u64,
+    /// Whose it is. `None` while it is a trusted proxy's, whose request has not said yet.
     block: Option<IpAddr>,
 }
 
@@ -88,13 +90,13 @@ impl Slots {
     /// Waits until no connection is left; false if that took longer than `timeout`.
     pub fn wait_until_empty(&self, timeout: Duration) -> bool {
         let mut open = self.open.lock();
-        let left = |open: &mut OpenSlots| !open.sockets.is_empty();
-        !self.emptied.wait_while_for(&mut open, left, timeout).timed_out()
+        let occupied = |open: &mut OpenSlots| !open.sockets.is_empty();
+        !self.emptied.wait_while_for(&mut open, occupied, timeout).timed_out()
     }
 }
 
 impl Slot {
-    /// Counts this connection as one of `address`, once.
+    /// Counts this connection as one of `address`. Called at most once.
     ///
     /// # Errors
     /// The address has all the connections that it may have.

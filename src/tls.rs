@@ -11,12 +11,12 @@ use log::{Level, log};
 use native_tls::{Identity, Protocol, TlsAcceptor};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::config::{Files, read_file};
+use crate::config::{CertificateFiles, read_file};
 use crate::limits::{CERTIFICATE_PAUSE, EXPIRY_NOTICE};
 
 /// The pair of files that handshakes use. When they change, so do the handshakes.
 pub struct Certificate {
-    files: Files,
+    files: CertificateFiles,
     state: Mutex<State>,
 }
 
@@ -44,7 +44,7 @@ impl Certificate {
     /// # Errors
     /// A sentence for the operator: a file is missing, unreadable, not PEM, or of another kind; the
     /// key is not PKCS#8; or the key belongs to another certificate.
-    pub fn load(files: &Files) -> Result<Certificate, String> {
+    pub fn load(files: &CertificateFiles) -> Result<Certificate, String> {
         let pair = Pair::read(files)?;
         let state = State {
             acceptor: pair.acceptor(files)?,
@@ -80,7 +80,11 @@ impl Certificate {
 impl State {
     /// Takes in what was found, and returns what to log about it: a change, a new problem, or, once
     /// a day, that the time is running out.
-    fn update(&mut self, found: Result<Pair, String>, files: &Files) -> Option<(Level, String)> {
+    fn update(
+        &mut self,
+        found: Result<Pair, String>,
+        files: &CertificateFiles,
+    ) -> Option<(Level, String)> {
         let changed = found != self.found;
         if changed {
             self.found.clone_from(&found);
@@ -92,6 +96,7 @@ impl State {
                 }
             }
         }
+        // Within the last days this sentence counts them, and so is a new one every day.
         let validity = validity(&self.cert, files);
         let news = changed || validity != self.said;
         self.said.clone_from(&validity);
@@ -100,11 +105,11 @@ impl State {
 }
 
 impl Pair {
-    fn read(files: &Files) -> Result<Pair, String> {
+    fn read(files: &CertificateFiles) -> Result<Pair, String> {
         Ok(Pair { cert: read("certificate", &files.cert)?, key: read("key", &files.key)? })
     }
 
-    fn acceptor(&self, files: &Files) -> Result<TlsAcceptor, String> {
+    fn acceptor(&self, files: &CertificateFiles) -> Result<TlsAcceptor, String> {
         let (cert_file, key_file) = (files.cert.display(), files.key.display());
         let cert = check_certificate(&self.cert, &files.cert)?;
         let key = check_key(&self.key, &files.key)?;
@@ -191,7 +196,7 @@ fn check_key<'a>(pem: &'a str, path: &Path) -> Result<&'a str, String> {
 
 /// What there is to say about a certificate's time, and how urgent that is.
 #[cfg(not(any(windows, target_vendor = "apple")))]
-fn validity(cert: &str, files: &Files) -> (Level, String) {
+fn validity(cert: &str, files: &CertificateFiles) -> (Level, String) {
     use openssl::{asn1::Asn1Time, x509::X509};
     let file = files.cert.display();
     let Ok((cert, now)) =
@@ -215,7 +220,7 @@ fn validity(cert: &str, files: &Files) -> (Level, String) {
 
 /// Elsewhere the system's own library keeps that to itself.
 #[cfg(any(windows, target_vendor = "apple"))]
-fn validity(_: &str, files: &Files) -> (Level, String) {
+fn validity(_: &str, files: &CertificateFiles) -> (Level, String) {
     (Level::Info, format!("the certificate {} is in use", files.cert.display()))
 }
 

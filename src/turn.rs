@@ -49,7 +49,7 @@ impl Turn {
     }
 }
 
-/// RFC 2104, section 2, with SHA-1, whose block is 64 bytes. Nobody sends us one to compare with.
+/// RFC 2104, section 2, with SHA-1, whose block is 64 bytes. We only make these; who compares them is the TURN server.
 fn hmac_sha1(key: &[u8], text: &[u8]) -> [u8; 20] {
     let hashed: [u8; 20] = Sha1::digest(key).into();
     let key = if key.len() > 64 { &hashed } else { key };

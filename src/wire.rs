@@ -11,7 +11,8 @@
 //!   send ◄──────────── (TLS) ◄── WebSocket ◄── messages      whichever thread has one
 //! ```
 //!
-//! This file never looks at a message, and never decides who is disconnected.
+//! This file never looks at a message. It disconnects a client in one case only: when a `send` has
+//! taken too long.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -35,17 +36,18 @@ pub struct Wire {
     pub busy: bool,
     /// How often bytes came from the client.
     pub heard: u64,
-    /// Rung whenever bytes come, for those who wait for a sign of life.
+    /// Rung whenever bytes come, for those who wait for a sign of life. (Shared, since they lend the
+    /// wire's lock to the wait.)
     pub bell: Arc<Condvar>,
 }
 
 enum Link {
-    Plain(Feed),
-    Tls(TlsStream<Feed>),
+    Plain(InboxStream),
+    Tls(TlsStream<InboxStream>),
 }
 
 /// The innermost stream. Reads come from the inbox, writes go to the socket.
-struct Feed {
+struct InboxStream {
     socket: Arc<TcpStream>,
     inbox: Vec<u8>,
     /// How much of the inbox is read already.
@@ -54,8 +56,8 @@ struct Feed {
     /// several TLS records, each a `send` of its own.)
     sending: Duration,
     patience: Duration,
-    /// During the handshakes: until when. Then nobody else knows of this connection yet, and an
-    /// empty inbox is filled from the socket.
+    /// During the handshakes: when they must have ended. Meanwhile nobody else knows of this
+    /// connection, and an empty inbox is filled from the socket.
     deadline: Option<Instant>,
     /// How often it was filled so.
     reads: usize,
@@ -75,7 +77,7 @@ impl Wire {
         // A message is one `send`; Nagle's algorithm would only hold it back.
         socket.set_nodelay(true)?;
         let deadline = Some(Instant::now() + timeouts.handshake);
-        let feed = Feed {
+        let stream = InboxStream {
             socket: socket.clone(),
             inbox: Vec::new(),
             taken: 0,
@@ -85,8 +87,8 @@ impl Wire {
             reads: 0,
         };
         let link = match tls {
-            None => Link::Plain(feed),
-            Some(acceptor) => Link::Tls(acceptor.accept(feed).map_err(|error| match error {
+            None => Link::Plain(stream),
+            Some(acceptor) => Link::Tls(acceptor.accept(stream).map_err(|error| match error {
                 HandshakeError::Failure(error) => io::Error::other(error),
                 // A blocking read that came back empty is one that ran out of time.
                 HandshakeError::WouldBlock(_) => ErrorKind::TimedOut.into(),
@@ -100,7 +102,7 @@ impl Wire {
     /// # Errors
     /// The socket is gone.
     pub fn end_handshake(&mut self, timeouts: &Timeouts) -> io::Result<()> {
-        self.feed_mut().deadline = None;
+        self.inbox_stream().deadline = None;
         self.socket.set_read_timeout(Some(timeouts.idle))?;
         self.socket.set_write_timeout(Some(timeouts.write))
     }
@@ -111,8 +113,8 @@ impl Wire {
     /// # Errors
     /// The socket is gone.
     pub fn set_patience(&mut self, patience: Duration) -> io::Result<()> {
-        if self.feed_mut().patience != patience {
-            self.feed_mut().patience = patience;
+        if self.inbox_stream().patience != patience {
+            self.inbox_stream().patience = patience;
             self.socket.set_write_timeout(Some(patience))?;
         }
         Ok(())
@@ -121,10 +123,9 @@ impl Wire {
     /// Hands over bytes that came from the client. At most [`FULL_RECV_BUFFER`] at a time, and read
     /// to the end before the next: the inbox never holds more than that.
     pub fn feed(&mut self, bytes: &[u8]) {
-        let feed = self.feed_mut();
-        feed.inbox.drain(..feed.taken);
-        feed.taken = 0;
-        feed.inbox.extend_from_slice(bytes);
+        let stream = self.inbox_stream();
+        stream.inbox = bytes.to_vec();
+        stream.taken = 0;
         self.busy = true;
         self.heard = self.heard.wrapping_add(1);
         self.bell.notify_all();
@@ -139,9 +140,9 @@ impl Wire {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
-    fn feed_mut(&mut self) -> &mut Feed {
+    fn inbox_stream(&mut self) -> &mut InboxStream {
         match &mut self.link {
-            Link::Plain(feed) => feed,
+            Link::Plain(stream) => stream,
             Link::Tls(stream) => stream.get_mut(),
         }
     }
@@ -150,7 +151,7 @@ impl Wire {
 impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.link {
-            Link::Plain(feed) => feed.read(buffer),
+            Link::Plain(stream) => stream.read(buffer),
             Link::Tls(stream) => stream.read(buffer),
         }
     }
@@ -159,19 +160,19 @@ impl Read for Wire {
 impl Write for Wire {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.link {
-            Link::Plain(feed) => feed.write(bytes),
+            Link::Plain(stream) => stream.write(bytes),
             Link::Tls(stream) => stream.write(bytes),
         }
     }
 
     /// The end of a message. Nothing is held back: every write is a `send`.
     fn flush(&mut self) -> io::Result<()> {
-        self.feed_mut().sending = Duration::ZERO;
+        self.inbox_stream().sending = Duration::ZERO;
         Ok(())
     }
 }
 
-impl Read for Feed {
+impl Read for InboxStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.taken == self.inbox.len() {
             // An idle client keeps no inbox.
@@ -196,8 +197,9 @@ impl Read for Feed {
     }
 }
 
-impl Write for Feed {
-    /// Sends all of `bytes`, or fails and disconnects the client.
+impl Write for InboxStream {
+    /// Sends all of `bytes`, or fails. If it fails for taking too long, it disconnects the client, who
+    /// may have got a part.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if let Some(deadline) = self.deadline {
             self.socket.set_write_timeout(Some(time_left(deadline)?))?;

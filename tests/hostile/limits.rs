@@ -4,13 +4,14 @@
 use std::io::Write;
 use std::thread;
 
-use crate::common::{Client, Link, Stream, message, secure, wait_until};
+use crate::common::{Client, Link, Server, Stream, message, secure, wait_until};
 use crate::scene::{HOSTILE, Scene, connect_from, frame, throw, upgrade, wait_until_closed};
 use serde_json::json;
 use tungstenite::Message;
 
 crate::over_plain_and_tls! {
     messages_over_the_rate_are_refused_and_not_relayed
+    a_message_of_more_parts_than_the_burst_takes_longer_and_arrives
     the_33rd_call_is_refused_until_one_ends
     being_called_by_many_does_not_use_up_ones_own_calls
     calls_that_are_hung_up_at_once_do_not_use_up_ones_calls
@@ -55,6 +56,18 @@ fn messages_over_the_rate_are_refused_and_not_relayed(link: Link) {
         (0..SENT - refused).map(|_| bob.receive_json()["payload"].as_u64().unwrap()).collect();
     assert!(arrived.is_sorted_by(|a, b| a < b), "{arrived:?}");
     bob.heard_nothing_from(&mut scene.login("carol"), "carol", "bob");
+}
+
+fn a_message_of_more_parts_than_the_burst_takes_longer_and_arrives(link: Link) {
+    let server = Server::start_with(&["--max-rate", "1"]); // 4 at once
+    let mut alice = server.login(link, "alice");
+    let long = message("candidate", "alice", "alice", json!("x".repeat(60_000)));
+    assert_eq!(alice.ask(&long), long);
+    // It was paid for by its parts: nothing is left for another one.
+    assert_eq!(
+        alice.ask(&message("candidate", "alice", "alice", json!(1)))["code"],
+        "rate-limited"
+    );
 }
 
 /// The first bytes of a TLS record that holds a ClientHello of 512 bytes.
