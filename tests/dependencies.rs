@@ -18,8 +18,12 @@ fn words(start: &str, end: &str) -> Vec<&'static str> {
 
 /// What cargo knows of the whole tree, on all systems and with all features.
 fn metadata() -> Value {
+    metadata_with(&[])
+}
+
+fn metadata_with(options: &[&str]) -> Value {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["metadata", "--locked", "--all-features", "--format-version", "1"]);
+    command.args(["metadata", "--locked", "--all-features", "--format-version", "1"]).args(options);
     let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
@@ -118,10 +122,9 @@ fn every_package_comes_from_crates_io() {
     }
 }
 
-/// In the program's own tree, on all systems and with all features; not in what tests need.
-#[test]
-fn no_package_is_there_twice_but_those_that_deny_toml_names() {
-    let metadata = metadata();
+/// The ids of the packages that the program is made of, build time included, but not those that only
+/// tests need.
+fn own_tree(metadata: &Value) -> BTreeSet<&str> {
     let nodes = metadata["resolve"]["nodes"].as_array().unwrap();
     let nodes: HashMap<_, _> = nodes.iter().map(|node| (text(node, "id"), node)).collect();
     let mut seen = BTreeSet::new();
@@ -135,6 +138,27 @@ fn no_package_is_there_twice_but_those_that_deny_toml_names() {
         }
     }
     assert!(seen.len() > 50, "{seen:?}");
+    seen
+}
+
+#[test]
+fn the_audit_guide_names_every_package_of_the_program() {
+    let metadata = metadata_with(&["--filter-platform", "x86_64-unknown-linux-gnu"]);
+    let tree = own_tree(&metadata);
+    let guide = include_str!("../docs/audit.md").split("\n## Dependencies\n").nth(1).unwrap();
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = text(package, "name");
+        if name != env!("CARGO_PKG_NAME") && tree.contains(text(package, "id")) {
+            assert!(guide.contains(&format!("`{name}`")), "{name} is not in docs/audit.md");
+        }
+    }
+}
+
+/// In the program's own tree, on all systems and with all features.
+#[test]
+fn no_package_is_there_twice_but_those_that_deny_toml_names() {
+    let metadata = metadata();
+    let seen = own_tree(&metadata);
     let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for package in metadata["packages"].as_array().unwrap() {
         if seen.contains(text(package, "id")) {
