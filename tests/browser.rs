@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use common::{PATIENCE, Server, run, scratch, wait_until};
+use common::{PATIENCE, Server, readme_block, run, scratch, wait_until};
 use headless_chrome::protocol::cdp::{Page as PageDomain, Runtime};
 use headless_chrome::{Browser, Tab};
 use libtest_mimic::{Arguments, Trial};
@@ -103,6 +103,7 @@ fn main() {
         ("mute_and_camera_off_reach_the_tracks", mute_and_camera_off_reach_the_tracks),
         ("malformed_messages_do_not_break_a_call", malformed_messages_do_not_break_a_call),
         ("a_bare_script_connects_through_the_server", a_bare_script_connects_through_the_server),
+        ("the_readmes_lines_print_what_it_says", the_readmes_lines_print_what_it_says),
         (
             "everything_has_a_name_and_nothing_is_blocked",
             everything_has_a_name_and_nothing_is_blocked,
@@ -604,6 +605,16 @@ fn a_bare_script_connects_through_the_server(stage: &Stage) {
     bob.waits_for("globalThis.received === 'hello from alice'");
     bob.eval("leave()");
     alice.waits_for("globalThis.left?.fromUser === 'bob'");
+}
+
+/// What the README has for a browser's console, as somebody would paste it there.
+fn the_readmes_lines_print_what_it_says(stage: &Stage) {
+    let server = Server::start();
+    let page = stage.open(&format!("http://localhost:{}/", server.ws_port()));
+    page.eval("globalThis.printed = ''; console.log = (line) => { printed += line + '\\n'; }");
+    page.eval(&readme_block("js"));
+    page.waits_for("printed.split('\\n').length > 2");
+    assert_eq!(page.eval("printed"), readme_block("jsonl"));
 }
 
 /// Everything on the page can be named, touched, and seen without scrolling sideways.

@@ -1,5 +1,5 @@
 //! What the README gives an operator to copy, as it stands there: the systemd unit, and the
-//! configurations of reverse proxies. Each is tried with the real program.
+//! configurations of reverse proxies, each tried with the real program; and what a student types.
 //!
 //! Where a program is missing its trials are reported as ignored; with `CI` set they fail instead.
 
@@ -14,25 +14,11 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, PATIENCE, Server, Stream};
+use common::{Client, Link, PATIENCE, README, Server, Stream, readme_block};
 use libtest_mimic::{Arguments, Failed, Trial};
 use socket2::{Domain, Socket, Type};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Error, Message};
-
-fn readme() -> String {
-    fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap()
-}
-
-/// The README's one code block in this language.
-fn block(language: &str) -> String {
-    let readme = readme();
-    let start = format!("\n```{language}\n");
-    let mut blocks = readme.split(&start).skip(1);
-    let block = blocks.next().unwrap().split("\n```\n").next().unwrap();
-    assert!(blocks.next().is_none(), "which {language} block?");
-    format!("{block}\n")
-}
 
 /// Puts something else into a block, where it must be.
 fn put(block: &str, old: &str, new: &str) -> String {
@@ -47,8 +33,11 @@ fn analyze(arguments: &[&str]) -> Result<String, Failed> {
 }
 
 fn the_unit_is_understood_and_scores_as_the_readme_says() -> Result<(), Failed> {
-    let unit =
-        put(&block("ini"), "/usr/local/bin/signal-server", env!("CARGO_BIN_EXE_signal-server"));
+    let unit = put(
+        &readme_block("ini"),
+        "/usr/local/bin/signal-server",
+        env!("CARGO_BIN_EXE_signal-server"),
+    );
     let path = common::scratch("unit").join("signal-server.service");
     fs::write(&path, unit)?;
     let path = path.to_str().unwrap();
@@ -59,14 +48,14 @@ fn the_unit_is_understood_and_scores_as_the_readme_says() -> Result<(), Failed> 
         text.split(words).nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
     };
     let score = number_after(&said, "signal-server.service: ");
-    let promised = number_after(&readme(), "gives this unit ");
+    let promised = number_after(README, "gives this unit ");
     // Another version of systemd may count a little differently.
     assert!(score < promised + 0.3, "it is {score}, the README says {promised}:\n{said}");
     Ok(())
 }
 
 fn the_unit_has_room_for_the_default_limits() -> Result<(), Failed> {
-    let unit = block("ini");
+    let unit = readme_block("ini");
     let number = |key: &str| -> usize {
         let value = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
         value.trim_end_matches('M').parse().unwrap()
@@ -123,7 +112,7 @@ impl Proxy {
     /// Starts it in front of the server at `ws_port`, and returns its log file too.
     fn spawn(&self, ws_port: u16, port: u16) -> (Child, PathBuf) {
         let folder = common::scratch(&format!("{}-{port}", self.name));
-        let block = put(&block(self.name), ":8080", &format!(":{ws_port}"));
+        let block = put(&readme_block(self.name), ":8080", &format!(":{ws_port}"));
         let config = self
             .around
             .replace("BLOCK", &block.replace("call.example.org", "http://127.0.0.1:PORT"))
@@ -279,6 +268,29 @@ fn the_page_is_below_a_path(proxy: &Proxy) -> Result<(), Failed> {
     Ok(())
 }
 
+/// The lines that a student types into two terminals, and those that are printed there.
+fn the_transcript_is_what_happens() -> Result<(), Failed> {
+    let start = "\n```text\nalice → ";
+    assert_eq!(README.split(start).count(), 2, "the transcript is not where it was");
+    let transcript = README.split(start).nth(1).unwrap().split("\n```\n").next().unwrap();
+    let server = Server::start();
+    let [mut alice, mut bob] = [(); 2].map(|()| Some(server.connect(Link::Plain)));
+    let mut lines = 0;
+    for line in format!("alice → {transcript}").lines() {
+        let mut words = line.splitn(2, ['→', '←']);
+        let (who, text) = (words.next().unwrap().trim(), words.next().unwrap().trim());
+        let terminal = if who == "alice" { &mut alice } else { &mut bob };
+        match (line.contains('→'), text) {
+            (true, "Ctrl+C") => *terminal = None,
+            (true, text) => terminal.as_mut().unwrap().send(text),
+            (false, text) => assert_eq!(terminal.as_mut().unwrap().receive(), text),
+        }
+        lines += 1;
+    }
+    assert!(lines > 10, "{transcript}");
+    Ok(())
+}
+
 fn is_there(program: &str) -> bool {
     let mut command = Command::new(program);
     command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
@@ -289,10 +301,13 @@ fn main() -> ExitCode {
     // Some of these wait for a minute, without any work: all of them at once.
     arguments.test_threads.get_or_insert(8);
     let must_run = env::var_os("CI").is_some_and(|value| !value.is_empty());
-    let mut trials = vec![Trial::test(
-        "the_unit_has_room_for_the_default_limits",
-        the_unit_has_room_for_the_default_limits,
-    )];
+    let mut trials = vec![
+        Trial::test("the_transcript_is_what_happens", the_transcript_is_what_happens),
+        Trial::test(
+            "the_unit_has_room_for_the_default_limits",
+            the_unit_has_room_for_the_default_limits,
+        ),
+    ];
     let name = "the_unit_is_understood_and_scores_as_the_readme_says";
     let trial = Trial::test(name, the_unit_is_understood_and_scores_as_the_readme_says);
     let left_out = !must_run && !is_there("systemd-analyze");

@@ -124,3 +124,88 @@ fn every_log_line_that_the_readme_explains_is_written_somewhere() {
     }
     assert!(count > 10, "the table is not where it was");
 }
+
+/// Whether `line` defines `item`, whose `impl` block, if it is in one, starts with `block`.
+fn defines(line: &str, block: &str, item: &str) -> bool {
+    if item.starts_with("impl ") {
+        return line.starts_with(item);
+    }
+    let (owner, name) = item.rsplit_once("::").unwrap_or(("", item));
+    let is_word = |text: &str| !text.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    let has = |text: &str, word: &str| text.split(word).skip(1).any(is_word);
+    has(block, owner)
+        && !line.trim_start().starts_with("//")
+        && ["fn ", "struct ", "enum ", "const "]
+            .iter()
+            .any(|kind| has(line, &format!("{kind}{name}")))
+}
+
+#[test]
+fn every_link_to_a_line_points_to_where_its_name_is_defined() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut count, mut wrong) = (0, String::new());
+    for document in ["README.md", "CONTRIBUTING.md", "docs/audit.md"] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        for (before, after) in text.match_indices("#L").map(|(at, _)| text.split_at(at)) {
+            let (label, file) = before.rsplit_once("](").unwrap();
+            let (name, file) = (label.rsplit_once("[`").unwrap().1, file.trim_start_matches("../"));
+            let name = name.trim_end_matches('`');
+            let linked = after["#L".len()..].split(')').next().unwrap();
+            let mut block = "";
+            let code = fs::read_to_string(root.join(file)).unwrap_or_default();
+            let lines: Vec<usize> = (1..)
+                .zip(code.lines())
+                .filter(|(_, line)| {
+                    if line.starts_with("impl") {
+                        block = line;
+                    }
+                    defines(line, block, name)
+                })
+                .map(|(number, _)| number)
+                .collect();
+            if !lines.iter().any(|line| line.to_string() == linked) {
+                wrong += &format!("{document}: {name} in {file}#L{linked} is in line {lines:?}\n");
+            }
+            count += 1;
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(count > 50, "{count}");
+}
+
+/// The README's commands, each with the lines that it prints.
+#[cfg(unix)]
+#[test]
+fn what_the_audit_guide_greps_is_what_is_there() {
+    let readme = include_str!("../README.md");
+    let block = readme.split("\n```console\n$ ").nth(1).unwrap().split("```").next().unwrap();
+    let (function, commands) = block.split_once("\n$ ").unwrap();
+    let mut count = 0;
+    for command in commands.split("\n$ ") {
+        let (command, wanted) = command.split_once('\n').unwrap_or((command, ""));
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("{function}\n{command}")]);
+        let output = shell.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        let (said, wanted) = (String::from_utf8(output.stdout).unwrap(), wanted.trim_end());
+        assert_eq!(said.trim_end(), wanted, "{command}");
+        count += 1;
+    }
+    assert!(count > 5, "the commands are not where they were");
+}
+
+#[test]
+fn every_number_and_timeout_that_the_audit_guide_names_exists() {
+    let (guide, limits) = (include_str!("../docs/audit.md"), include_str!("../src/limits.rs"));
+    let guide = guide.split("\n## Dependencies\n").next().unwrap();
+    let mut count = 0;
+    for name in guide.split('`').skip(1).step_by(2) {
+        let definition = match name.strip_prefix("timeouts.") {
+            Some(timeout) => format!("pub {timeout}: Duration,"),
+            None if name.contains('_') && name == name.to_uppercase() => format!("const {name}:"),
+            None => continue,
+        };
+        assert!(limits.contains(&definition), "{name}");
+        count += 1;
+    }
+    assert!(count > 30, "{count}");
+}

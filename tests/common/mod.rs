@@ -43,6 +43,17 @@ impl Certificate {
 
 pub static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(|| make_certificate("server"));
 
+pub const README: &str = include_str!("../../README.md");
+
+/// The README's one code block in this language.
+pub fn readme_block(language: &str) -> String {
+    let start = format!("\n```{language}\n");
+    let mut blocks = README.split(&start).skip(1);
+    let block = blocks.next().unwrap().split("\n```\n").next().unwrap();
+    assert!(blocks.next().is_none(), "which {language} block?");
+    format!("{block}\n")
+}
+
 /// A folder of this test process, for files that a test makes.
 pub fn scratch(name: &str) -> PathBuf {
     let folder =
