@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::{debug, error, info};
+use log::{Level, debug, error, info, log};
 use parking_lot::Mutex;
 use tungstenite::error::ProtocolError;
 use tungstenite::protocol::frame::Frame;
@@ -121,7 +121,7 @@ pub fn shake_hands(
         .max_frame_size(Some(max_message));
     let websocket = WebSocket::from_partially_read(wire, early, Role::Server, Some(config));
     let peer = Peer { websocket: Arc::new(Mutex::new(websocket)), socket };
-    info!("{address} connected ({} connections open)", shared.slots.count());
+    debug!("{address} connected ({} connections open)", shared.slots.count());
     Some(Box::new(Client::new(shared, peer, address, slot)))
 }
 
@@ -222,8 +222,11 @@ impl Client {
         };
         let (shared, address) = (self.shared.clone(), self.address);
         let reason = self.ending.to_string();
+        // Whoever only connects and goes, as fast as possible, is not to fill a disk with that.
+        let level = if self.user.is_some() { Level::Info } else { Level::Debug };
         drop(self);
-        info!("{address} disconnected: {reason} ({} connections open)", shared.slots.count());
+        let open = shared.slots.count();
+        log!(level, "{address} disconnected: {reason} ({open} connections open)");
         None
     }
 
@@ -453,20 +456,28 @@ impl Client {
     }
 
     /// Whether another connection is alive: pings it, and waits for any byte from it. If none comes,
-    /// disconnects it.
+    /// disconnects it. However many ask, it is pinged once in half of that time at most, since its
+    /// pongs count for its own message rate.
     fn probe(&self, holder: &Peer) -> bool {
         let timeout = self.shared.timeouts.probe;
         // Whoever holds this lock for so long is sending, and finds out by itself.
         let Some(mut websocket) = holder.websocket.try_lock_for(timeout) else {
             return true;
         };
-        let wire = websocket.get_ref();
+        let wire = websocket.get_mut();
         if wire.busy {
             // Perhaps it is probing us, for our own name: then each would find the other silent.
             return true;
         }
-        let (heard, bell) = (wire.heard, wire.bell.clone());
-        if !wire.ended && websocket.send(Message::Ping(Vec::new().into())).is_ok() {
+        let (now, bell) = (Instant::now(), wire.bell.clone());
+        let (heard, ping) = match wire.probed {
+            Some((time, heard)) if now - time < timeout / 2 => (heard, false),
+            _ => (wire.heard, true),
+        };
+        if ping {
+            wire.probed = Some((now, heard));
+        }
+        if !ping || websocket.send(Message::Ping(Vec::new().into())).is_ok() {
             let silent = |websocket: &mut WebSocket<Wire>| {
                 websocket.get_ref().heard == heard && !websocket.get_ref().ended
             };
@@ -488,23 +499,26 @@ impl Client {
             return Err(Fault::WrongSender(me.clone()));
         }
         let to = envelope.to_user();
-        if signal == Signal::Leave {
-            registry.end_call(me, to);
-        }
-        let Some(peer) = registry.find(to) else {
-            // Hanging up twice is no error.
-            return if signal == Signal::Leave {
-                Ok(())
-            } else {
-                Err(Fault::UserNotFound(to.into()))
-            };
+        let not_found = || Fault::UserNotFound(to.into());
+        // A new call is noted before the message: who ends right after it must find whom to tell.
+        let (peer, is_new) = match signal {
+            Signal::Leave => {
+                registry.end_call(me, to);
+                match registry.find(to) {
+                    Some(peer) => (peer, false),
+                    None => return Ok(()), // Hanging up twice is no error.
+                }
+            }
+            // (Nobody is a partner of their own.)
+            _ if signal.makes_partners() && me != to => {
+                registry.start_call(me, to, limits.max_calls)?
+            }
+            _ => (registry.find(to).ok_or_else(not_found)?, false),
         };
-        // Before the message: a recipient who ends right after it must find us among its partners.
-        let is_new = signal.makes_partners() && registry.start_call(me, to, limits.max_calls)?;
         let sent = self.send_to(&peer, to, text.clone(), timeouts.write);
         match sent {
             Ok(()) => debug!("{signal} from {me:?} to {to:?}, {} bytes", text.len()),
-            Err(_) if is_new => drop(registry.end_call(me, to)),
+            Err(_) if is_new => registry.withdraw_call(me, to),
             Err(_) => {}
         }
         sent
@@ -553,9 +567,7 @@ impl Client {
         let callers = callers.iter().map(|partner| (partner, timeouts.goodbye));
         for (partner, patience) in called.chain(callers) {
             // Not if the two have parted meanwhile, or the partner goes as well.
-            if registry.end_call(&name, partner)
-                && let Some(peer) = registry.find(partner)
-            {
+            if let Some(peer) = registry.end_call(&name, partner) {
                 let goodbye = protocol::goodbye(&name, partner).into();
                 match self.send_to(&peer, partner, goodbye, patience) {
                     Ok(()) => debug!("leave from {name:?} to {partner:?}, on its end"),

@@ -14,7 +14,7 @@ use std::str::FromStr;
 use log::LevelFilter;
 use serde_json::Value;
 
-use crate::limits::{Limits, MAX_FILE, MAX_TURN_URLS};
+use crate::limits::{LARGEST_MESSAGE, Limits, MAX_FILE, MAX_TURN_URLS};
 
 /// What `--help` prints. The defaults that it names are the ones below.
 pub const HELP: &str = include_str!("help.txt");
@@ -178,6 +178,10 @@ impl Config {
             let limit = options.read(option, wanted, |text| text.parse().ok())?.pop();
             Ok(if limit == Some(0) { usize::MAX } else { limit.unwrap_or(default) })
         };
+        let max_message = limit("max-message", Limits::default().max_message)?;
+        if (LARGEST_MESSAGE + 1..usize::MAX).contains(&max_message) {
+            return Err(usage(format!("--max-message takes at most {LARGEST_MESSAGE}")));
+        }
         let listen = |option: &str, port: u16| {
             let everywhere =
                 || vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
@@ -208,7 +212,7 @@ impl Config {
             limits: Limits {
                 max_connections: limit("max-connections", default.max_connections)?,
                 max_per_ip: limit("max-per-ip", default.max_per_ip)?,
-                max_message: limit("max-message", default.max_message)?,
+                max_message: max_message.min(LARGEST_MESSAGE),
                 max_rate: limit("max-rate", default.max_rate)?,
                 max_calls: limit("max-calls", default.max_calls)?,
             },
@@ -250,7 +254,8 @@ pub fn read_file(path: &Path) -> io::Result<String> {
         return Err(io::Error::other(format!("larger than {MAX_FILE} bytes")));
     }
     let text = fs::read_to_string(path)?;
-    Ok(text.trim_start_matches('\u{feff}').into())
+    // Without a copy of what may be 1 MiB.
+    Ok(if let Some(rest) = text.strip_prefix('\u{feff}') { rest.into() } else { text })
 }
 
 fn usage(problem: impl fmt::Display) -> ConfigError {

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use httparse::Status;
-use log::{info, warn};
+use log::{debug, warn};
 use tungstenite::handshake::server::{Request, create_response, write_response};
 use tungstenite::http::{HeaderValue, Method, StatusCode, Version, header};
 
@@ -94,9 +94,10 @@ pub fn serve(
         break match request.parse(&received) {
             Ok(Status::Partial) if received.len() < MAX_HEAD => continue,
             Ok(Status::Complete(head)) if head <= MAX_HEAD => match for_tungstenite(&request) {
-                Ok(request) => {
+                Ok(converted) => {
+                    let path = request.path.unwrap_or_default().to_string();
                     let early = received.split_off(head);
-                    answer(&request, early, site, slot, address)
+                    answer(&converted, &path, early, site, slot, address)
                 }
                 Err(error) => refuse(StatusCode::BAD_REQUEST, error),
             },
@@ -110,13 +111,11 @@ pub fn serve(
     Ok(outcome)
 }
 
-/// The request as tungstenite takes it, and we too from here on.
+/// The request as tungstenite takes it, and we too from here on. Its path is left out, since a client
+/// may connect with one that is no valid URI.
 fn for_tungstenite(parsed: &httparse::Request) -> Result<Request, tungstenite::http::Error> {
     let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    let request = Request::builder()
-        .method(parsed.method.unwrap_or_default())
-        .uri(parsed.path.unwrap_or_default())
-        .version(version);
+    let request = Request::builder().method(parsed.method.unwrap_or_default()).version(version);
     let headers = parsed.headers.iter();
     headers.fold(request, |request, header| request.header(header.name, header.value)).body(())
 }
@@ -124,13 +123,14 @@ fn for_tungstenite(parsed: &httparse::Request) -> Result<Request, tungstenite::h
 /// The response to a request, and what it means. `early` are the bytes that came behind it.
 fn answer(
     request: &Request,
+    path: &str,
     early: Vec<u8>,
     site: &Site,
     slot: &mut Slot,
     address: &mut SocketAddr,
 ) -> (Vec<u8>, Outcome) {
     if let Err(full) = find_whose(request, site, slot, address) {
-        info!("{address} turned away: {full}");
+        debug!("{address} turned away: {full}");
         return refuse(StatusCode::SERVICE_UNAVAILABLE, full);
     }
     let method = request.method();
@@ -149,7 +149,7 @@ fn answer(
     if method != Method::GET && method != Method::HEAD {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD");
     }
-    let (status, content_type, body) = match request.uri().path() {
+    let (status, content_type, body) = match path.split('?').next().unwrap_or_default() {
         "/config.json" => (StatusCode::OK, JSON, site.settings.as_str()),
         path => match FILES.iter().find(|(name, _, _)| *name == path) {
             Some((_, content_type, content)) => (StatusCode::OK, *content_type, *content),
@@ -175,8 +175,9 @@ fn find_whose(
         if let Some(client) = last_untrusted_hop(request, site) {
             // Which port the proxy was asked from is not known.
             *address = SocketAddr::new(client, 0);
-            slot.assign(client)?;
         }
+        // If the proxy did not say, it is one of the proxy's own, or anybody could have no limit.
+        slot.assign(address.ip())?;
     } else if is_local(ip)
         && request.headers().contains_key(FORWARDED_FOR)
         && !site.proxy_hinted.swap(true, Ordering::Relaxed)
@@ -190,11 +191,13 @@ fn find_whose(
 }
 
 /// The nearest hop of `X-Forwarded-For` that is not a proxy of ours: what lies beyond it, the client
-/// may have made up. `None` if there is no such header, or if it is not understood up to there.
+/// may have made up, and it is not read. `None` if there is no such header, or the hops up to there are
+/// no addresses.
 fn last_untrusted_hop(request: &Request, site: &Site) -> Option<IpAddr> {
     let mut nearest = None;
     for line in request.headers().get_all(FORWARDED_FOR).iter().rev() {
-        for hop in str::from_utf8(line.as_bytes()).ok()?.rsplit(',').map(str::trim) {
+        for hop in line.as_bytes().rsplit(|byte| *byte == b',') {
+            let hop = str::from_utf8(hop).ok()?.trim();
             let address = hop.parse::<SocketAddr>().map(|address| address.ip());
             let ip = address.or_else(|_| hop.trim_matches(['[', ']']).parse()).ok()?;
             nearest = Some(ip);

@@ -86,21 +86,25 @@ impl Registry {
         users.get(name).filter(|user| user.partners.is_some()).map(|user| user.peer.clone())
     }
 
-    /// Makes two users partners, since `from` calls or answers `to`. True if `from` had not before.
+    /// Makes two different users partners, since `from` calls or answers `to`. Returns the connection
+    /// of `to`, and whether `from` had neither called nor answered before.
     ///
     /// # Errors
     /// `from` has `max_calls` already, or one of the two is about to go.
-    pub fn start_call(&self, from: &str, to: &str, max_calls: usize) -> Result<bool, Fault> {
-        if from == to {
-            return Ok(false); // Nobody is a partner of their own.
-        }
+    pub fn start_call(
+        &self,
+        from: &str,
+        to: &str,
+        max_calls: usize,
+    ) -> Result<(Peer, bool), Fault> {
         let mut users = self.users.lock();
+        let peer = users.get(to).map(|user| user.peer.clone());
         let both = users.get_disjoint_mut([from, to]).map(|user| user?.partners.as_mut());
-        let [Some(mine), Some(theirs)] = both else {
+        let ([Some(mine), Some(theirs)], Some(peer)) = (both, peer) else {
             return Err(Fault::UserNotFound(to.into()));
         };
         if mine.called.contains(to) {
-            return Ok(false);
+            return Ok((peer, false));
         }
         if mine.called.len() >= max_calls {
             return Err(Fault::RateLimited);
@@ -110,15 +114,34 @@ impl Registry {
         if !theirs.called.contains(from) {
             theirs.callers.insert(from.into());
         }
-        Ok(true)
+        Ok((peer, true))
     }
 
-    /// Parts two users. True if `other` listed `name` until now.
-    pub fn end_call(&self, name: &str, other: &str) -> bool {
+    /// Takes back what [`Registry::start_call`] has just noted, and no more: if `to` had called before,
+    /// then `from` is still to hear how that ends.
+    pub fn withdraw_call(&self, from: &str, to: &str) {
+        let mut users = self.users.lock();
+        let both = users.get_disjoint_mut([from, to]).map(|user| user?.partners.as_mut());
+        let [Some(mine), theirs] = both else {
+            return;
+        };
+        if mine.called.remove(to) {
+            match theirs {
+                Some(theirs) if !theirs.called.contains(from) => drop(theirs.callers.remove(from)),
+                // Or `to` is about to go, and has a list of whom to tell, with `from` on it.
+                _ => drop(mine.callers.insert(to.into())),
+            }
+        }
+    }
+
+    /// Parts two users. Returns the connection of `other`, if that one listed `name` until now.
+    pub fn end_call(&self, name: &str, other: &str) -> Option<Peer> {
         let mut users = self.users.lock();
         let mut forget = |name: &str, other| {
-            let partners = users.get_mut(name).and_then(|user| user.partners.as_mut());
-            partners.is_some_and(|list| list.called.remove(other) || list.callers.remove(other))
+            let user = users.get_mut(name)?;
+            let partners = user.partners.as_mut()?;
+            let listed = partners.called.remove(other) || partners.callers.remove(other);
+            listed.then(|| user.peer.clone())
         };
         forget(name, other);
         forget(other, name)
@@ -175,7 +198,7 @@ mod tests {
     #[test]
     fn being_called_does_not_use_up_ones_own_calls() {
         let registry = online(&["alice", "bob", "carol"]);
-        let call = |from, to| registry.start_call(from, to, 1);
+        let call = |from, to| registry.start_call(from, to, 1).map(|(_, is_new)| is_new);
         assert_eq!(call("bob", "alice"), Ok(true));
         assert_eq!(call("carol", "alice"), Ok(true));
         // Two ring, and she can answer one of them, however often.
@@ -183,25 +206,47 @@ mod tests {
         assert_eq!(call("alice", "bob"), Ok(false));
         assert_eq!(call("alice", "carol"), Err(Fault::RateLimited));
         assert_eq!(call("bob", "carol"), Err(Fault::RateLimited));
-        assert!(registry.end_call("alice", "bob"));
+        assert!(registry.end_call("alice", "bob").is_some());
         assert_eq!(call("alice", "nobody"), Err(Fault::UserNotFound("nobody".into())));
-        assert_eq!(call("alice", "alice"), Ok(false));
         assert_eq!(call("alice", "carol"), Ok(true));
     }
 
     #[test]
     fn a_call_ends_for_both() {
         let registry = online(&["alice", "bob"]);
-        for (caller, who_ends) in [("alice", "bob"), ("alice", "alice"), ("bob", "alice")] {
-            let other = if who_ends == "alice" { "bob" } else { "alice" };
-            let callee = if caller == "alice" { "bob" } else { "alice" };
-            assert!(!registry.end_call(who_ends, other));
-            registry.start_call(caller, callee, 9).unwrap();
-            assert!(registry.end_call(who_ends, other));
-            assert!(!registry.end_call(who_ends, other) && !registry.end_call(other, who_ends));
+        let ends = |name, other| registry.end_call(name, other).is_some();
+        for (caller, callee) in [("alice", "bob"), ("bob", "alice")] {
+            for (name, other) in [("alice", "bob"), ("bob", "alice")] {
+                assert!(!ends(name, other));
+                registry.start_call(caller, callee, 9).unwrap();
+                assert!(ends(name, other));
+                assert!(!ends(name, other) && !ends(other, name));
+            }
         }
         let Partners { called, callers } = registry.retire("alice");
         assert!(called.is_empty() && callers.is_empty());
+    }
+
+    #[test]
+    fn what_is_withdrawn_is_only_the_last_step() {
+        let registry = online(&["alice", "bob"]);
+        registry.start_call("alice", "bob", 9).unwrap();
+        registry.withdraw_call("alice", "bob");
+        assert!(registry.end_call("alice", "bob").is_none());
+        assert!(registry.end_call("bob", "alice").is_none());
+        // Bob calls, and alice's answer does not reach him: she is to hear how his call ends,
+        registry.start_call("bob", "alice", 9).unwrap();
+        registry.start_call("alice", "bob", 9).unwrap();
+        registry.withdraw_call("alice", "bob");
+        // also when he has begun to go meanwhile,
+        registry.start_call("alice", "bob", 9).unwrap();
+        let Partners { called, .. } = registry.retire("bob");
+        registry.withdraw_call("alice", "bob");
+        assert!(called.contains("alice"));
+        assert!(registry.end_call("bob", "alice").is_some());
+        // and once.
+        registry.withdraw_call("alice", "bob");
+        assert!(registry.end_call("bob", "alice").is_none());
     }
 
     #[test]
@@ -216,8 +261,9 @@ mod tests {
         assert!(registry.start_call("bob", "alice", 9).is_err());
         assert!(registry.claim("alice", &alice).is_err());
         // Bob is told, and Carol has hung up meanwhile.
-        assert!(!registry.end_call("carol", "alice"));
-        assert!(registry.end_call("alice", "bob") && !registry.end_call("alice", "carol"));
+        assert!(registry.end_call("carol", "alice").is_none());
+        assert!(registry.end_call("alice", "bob").is_some());
+        assert!(registry.end_call("alice", "carol").is_none());
         registry.release("alice", &alice);
         assert!(registry.claim("alice", &alice).is_ok());
         assert!(registry.find("alice").is_some());

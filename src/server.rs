@@ -144,8 +144,8 @@ pub fn run(
     Ok(())
 }
 
-/// Lowers the number of connections to what the process may open files for: better to turn clients
-/// away with a word than to fail to accept them.
+/// Lowers the number of connections, if it has a limit, to what the process may open files for: better
+/// to turn clients away with a word than to fail to accept them.
 fn fit_to_descriptors(mut limits: Limits) -> Limits {
     // There is no way to ask the system for it without `unsafe`; Linux also writes it down.
     let Some(files) = fs::read_to_string("/proc/self/limits").ok().and_then(|text| {
@@ -182,6 +182,8 @@ fn accept(listener: &Listener, shared: &Arc<Shared>) {
                 start_client(shared, socket, address, listener.tls.clone())
                     .map_err(|error| (error, "threads: TasksMax= in the systemd unit, `ulimit -u`"))
             }
+            // It is the client that has gone again.
+            Err(error) if is_clients_own(&error) => continue,
             Err(error) => Err((error, "files: LimitNOFILE= in the systemd unit, `ulimit -n`")),
         };
         match started {
@@ -196,6 +198,12 @@ fn accept(listener: &Listener, shared: &Arc<Shared>) {
             }
         }
     }
+}
+
+/// Whether `accept` failed for something that a client did, as some systems say it.
+fn is_clients_own(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 /// Starts the thread of a client, or says why there is no place for it.

@@ -27,7 +27,8 @@ struct State {
     /// What the last look found: a pair, good or not, or why it can't be read. Whole files are
     /// compared, not their times: it costs no more, and nothing can slip through.
     found: Result<Pair, String>,
-    looked: Instant,
+    /// When that was. `None` while somebody looks again: nobody else does meanwhile.
+    looked: Option<Instant>,
     /// What the log was told last about the certificate's time.
     said: (Level, String),
 }
@@ -51,7 +52,7 @@ impl Certificate {
             said: validity(&pair.cert, files),
             cert: pair.cert.clone(),
             found: Ok(pair),
-            looked: Instant::now(),
+            looked: Some(Instant::now()),
         };
         Ok(Certificate { files: files.clone(), state: Mutex::new(state) })
     }
@@ -60,10 +61,11 @@ impl Certificate {
     /// first; a broken pair leaves the former one in use, and the log says why.
     pub fn acceptor(&self) -> TlsAcceptor {
         let mut state = self.state.lock();
-        if state.looked.elapsed() >= CERTIFICATE_PAUSE {
-            state.looked = Instant::now();
+        if state.looked.is_some_and(|looked| looked.elapsed() >= CERTIFICATE_PAUSE) {
+            state.looked = None;
             // Without the lock: a disk that hangs holds up this one client.
             let found = MutexGuard::unlocked(&mut state, || Pair::read(&self.files));
+            state.looked = Some(Instant::now());
             if let Some((level, news)) = state.update(found, &self.files) {
                 MutexGuard::unlocked(&mut state, || log!(level, "{news}"));
             }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use log::{Level, log};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::limits::{LOGIN_ADDRESSES, LOGIN_PAUSE, LOGIN_TRIES, LOGIN_WINDOW};
 use crate::slots::block_of;
@@ -24,6 +24,8 @@ struct List {
     hashes: BTreeMap<String, TokenHash>,
     /// What the last look found: the file's text, good or not, or why it can't be read.
     found: Result<String, String>,
+    /// Whether somebody looks right now: nobody else does meanwhile, since the file can be large.
+    looking: bool,
     /// The first wrong login of an address within [`LOGIN_WINDOW`], and how many there were since.
     wrong: HashMap<IpAddr, (Instant, u32)>,
 }
@@ -36,7 +38,7 @@ impl Users {
     pub fn open(path: &Path) -> Result<Users, String> {
         let text = users_file::read(path)?;
         let hashes = users_file::users_in(&text, path)?;
-        let list = List { hashes, found: Ok(text), wrong: HashMap::new() };
+        let list = List { hashes, found: Ok(text), looking: false, wrong: HashMap::new() };
         Ok(Users { path: path.into(), list: Mutex::new(list) })
     }
 
@@ -71,16 +73,17 @@ impl Users {
     /// that no edit slips through. (With 12,000 users, a login was seen to take 0.2 ms longer.) One
     /// that can't be read leaves the users as they were.
     pub fn token_hash(&self, name: &str) -> Option<TokenHash> {
-        // Without the lock: a disk that hangs holds up this one client.
-        let found = users_file::read(&self.path);
         let mut list = self.list.lock();
-        let news = list.update(found, &self.path);
-        let hash = list.hashes.get(name).copied();
-        drop(list);
-        if let Some((level, news)) = news {
-            log!(level, "{news}");
+        if !list.looking {
+            list.looking = true;
+            // Without the lock: a disk that hangs holds up this one client.
+            let found = MutexGuard::unlocked(&mut list, || users_file::read(&self.path));
+            list.looking = false;
+            if let Some((level, news)) = list.update(found, &self.path) {
+                MutexGuard::unlocked(&mut list, || log!(level, "{news}"));
+            }
         }
-        hash
+        list.hashes.get(name).copied()
     }
 }
 
@@ -127,7 +130,8 @@ mod tests {
     fn users(text: &str) -> Users {
         let hashes = users_file::users_in(text, Path::new("users")).unwrap();
         let path = PathBuf::from("/nowhere/users");
-        let list = List { hashes, found: users_file::read(&path), wrong: HashMap::new() };
+        let list =
+            List { hashes, found: users_file::read(&path), looking: false, wrong: HashMap::new() };
         Users { path, list: Mutex::new(list) }
     }
 

@@ -20,6 +20,7 @@ over_plain_and_tls! {
     a_stalled_recipient_delays_nobody_but_its_sender
     half_a_frame_holds_up_nobody
     a_stalled_holder_loses_its_name
+    many_who_want_a_name_wake_its_holder_once_a_second
     an_idle_client_is_pinged_and_stays_if_it_answers
     a_silent_client_is_disconnected_and_its_partner_told
     a_client_that_drips_bytes_is_alive
@@ -27,6 +28,35 @@ over_plain_and_tls! {
     who_does_not_answer_a_close_is_disconnected
     a_stopping_server_closes_with_1001
     a_client_whose_process_is_killed_is_heard_by_its_partner
+}
+
+/// Else they could use up the holder's message rate, and it would be the one to be disconnected.
+fn many_who_want_a_name_wake_its_holder_once_a_second(link: Link) {
+    let server = Server::start();
+    let mut alice = server.login(link, "alice");
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let pings = scope.spawn(|| {
+            let mut pings = 0;
+            loop {
+                match alice.websocket.read().unwrap() {
+                    Message::Ping(_) => pings += 1,
+                    Message::Text(_) => return pings,
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        for _ in 0..4 {
+            let mut client = server.connect(link);
+            for _ in 0..10 {
+                assert_eq!(client.log_in("alice")["reason"], "name-taken");
+            }
+        }
+        let mut bob = server.login(link, "bob");
+        bob.send_json(&message("candidate", "bob", "alice", json!("enough")));
+        let most = start.elapsed().as_secs() + 1;
+        assert!((1..=most).contains(&pings.join().unwrap()));
+    });
 }
 
 const HOUR: Duration = Duration::from_secs(3600);

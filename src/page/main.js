@@ -40,6 +40,7 @@ const ENDINGS = {
   'own-decline': (peer) => `You declined the call from ${peer}.`,
 };
 
+const TURNED_AWAY_PER_SECOND = 10;
 const NO_CONFIG = { iceServers: [], tlsPort: null, tokens: false };
 const config = fetch('config.json').then((answer) => answer.json()).catch(() => NO_CONFIG);
 const signaling = new Signaling(socketUrl(), {
@@ -53,6 +54,7 @@ let me = null; // our name, once the server has granted it
 let turnServers = []; // what the server lets only its users use
 let call = null;
 let toCall = null; // whom to call as soon as we are online
+let turnedAway = []; // when we told callers why not, in the last second
 const unsentLeaves = new Set(); // whom we hung up on while there was no line
 
 page.name.value = recall(NAME_KEY);
@@ -160,12 +162,21 @@ function dial(peer) {
 /** An offer that does not belong to the call we have. */
 function onCall(peer, offer) {
   if (sdpOf(offer) === '') return;
-  if (offer.restart) return signaling.send('leave', peer, { reason: 'hangup' });
-  if (call && call.peer !== peer) return signaling.send('leave', peer, { reason: 'busy' });
+  if (offer.restart) return turnAway(peer, 'hangup');
+  if (call && call.peer !== peer) return turnAway(peer, 'busy');
   call?.end('hung-up');
   call = newCall(peer);
   call.ring(offer);
   onChange(call);
+}
+
+/** Tells a caller why there is no call, unless so many call that it would use up our message rate. */
+function turnAway(peer, reason) {
+  const now = performance.now();
+  turnedAway = turnedAway.filter((time) => now - time < 1000);
+  if (turnedAway.length === TURNED_AWAY_PER_SECOND) return;
+  turnedAway.push(now);
+  signaling.send('leave', peer, { reason });
 }
 
 function newCall(peer) {

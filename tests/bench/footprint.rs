@@ -7,12 +7,13 @@
 //! nobody behind them, which is measured beforehand. (MemAvailable would tell the same, were there
 //! nobody else on the machine, but by megabytes less exactly.)
 
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use crate::client::NO_LIMITS;
-use crate::common::{Link, Server};
+use crate::common::{Link, Server, program};
 use crate::crowd::Crowd;
 use crate::growth::most;
 use crate::process::{kernel_memory, memory, switches};
@@ -30,7 +31,10 @@ const BASE_TARGET: f64 = 5.0 * 1024.0;
 pub fn measure() -> Report {
     eprintln!("footprint: sockets");
     let socket = socket_memory();
-    let (mut rows, mut targets) = (Vec::new(), Vec::new());
+    let (plain, plain_anonymous) = without_a_certificate();
+    let mut rows =
+        vec![Row::new("nobody, no certificate", vec![plain, plain_anonymous, f64::NAN, f64::NAN])];
+    let mut targets = vec![Target::at_most(BASE_TARGET, "resident, no certificate, KiB", plain)];
     for link in [Link::Plain, Link::Tls] {
         let server = Server::start_with(NO_LIMITS);
         if link == Link::Plain {
@@ -65,6 +69,19 @@ pub fn measure() -> Report {
         rows,
         targets,
     }
+}
+
+/// The resident and the anonymous memory of a server that only serves `ws://`, with nobody there.
+fn without_a_certificate() -> (f64, f64) {
+    let ports = ["--listen", "127.0.0.1:0", "--tls-listen", "off"];
+    let mut server = program().args(ports).spawn().unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines();
+    assert!(log.any(|line| line.unwrap().contains("open http://")), "it does not listen");
+    thread::sleep(IDLE_TIME / 10); // It is about to wait for connections.
+    let found = ["Rss", "Anonymous"].map(|name| memory(server.id(), name));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    found.into()
 }
 
 /// What the system keeps for one end of a connection, in KiB.

@@ -231,7 +231,11 @@ impl Server {
                 return line.clone();
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no {text:?} in the log:\n{}", lines.join("\n"));
+            if left.is_zero() {
+                let log = lines.join("\n");
+                drop(lines); // Whoever cleans up after this panic reads the log, too.
+                panic!("no {text:?} in the log:\n{log}");
+            }
             lines = self.log.written.wait_timeout(lines, left).unwrap().0;
         }
     }

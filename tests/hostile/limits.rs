@@ -16,6 +16,7 @@ crate::over_plain_and_tls! {
     being_called_by_many_does_not_use_up_ones_own_calls
     calls_that_are_hung_up_at_once_do_not_use_up_ones_calls
     a_message_over_the_chosen_size_closes_with_1009
+    without_a_chosen_size_a_header_cannot_ask_for_all_memory
 }
 
 const RATE: [&str; 2] = ["--max-rate", "50"];
@@ -210,6 +211,19 @@ fn calls_that_are_hung_up_at_once_do_not_use_up_ones_calls(link: Link) {
         busy.send(&leave);
         assert_eq!(alice.receive_json()["signalType"], "leave", "{number}");
     }
+}
+
+fn without_a_chosen_size_a_header_cannot_ask_for_all_memory(link: Link) {
+    let server = Server::start_with(&["--max-message", "0"]);
+    for length in [64 * 1024 * 1024 + 1, 1 << 40, 1 << 62_u64] {
+        let mut client = server.connect(link);
+        let header = [&[0x81, 0x80 | 127][..], &u64::to_be_bytes(length), &[0; 4]].concat();
+        throw(&mut client, &header);
+        assert_eq!(client.closed_with(), 1009);
+    }
+    let mut alice = server.login(link, "alice");
+    let long = message("candidate", "alice", "alice", json!("x".repeat(2_000_000)));
+    assert_eq!(alice.ask(&long), long);
 }
 
 fn a_message_over_the_chosen_size_closes_with_1009(link: Link) {

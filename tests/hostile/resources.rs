@@ -262,7 +262,7 @@ fn a_client_whose_network_is_gone_is_missed_by_the_keepalive() {
 #[test]
 fn hostile_clients_have_an_address_of_their_own() {
     // What the other tests rest on.
-    let scene = Scene::set(Link::Plain);
+    let scene = Scene::with(Link::Plain, &["--log", "debug"]);
     let _client =
         client_over(connect_from(HOSTILE, scene.server.address(Link::Plain)), Link::Plain).unwrap();
     scene.server.wait_for_log("127.6.6.6:");
