@@ -45,7 +45,8 @@
 //! list of who may log in, each of the two gates, and one for each client. No thread ever holds two.
 //! Under the first five nobody waits for I/O. Under a client's lock there is only I/O with that
 //! client: none of it waits for the client to *say* something, and it waits for the client to *take*
-//! something for at most one write timeout.
+//! something for at most one write timeout. (A client that goes from one thread to the next lies in a
+//! lock for a moment, which only these two know of.)
 //!
 //! # Reading order
 //!

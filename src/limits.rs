@@ -320,3 +320,31 @@ pub struct WorstCase {
     /// All connections, and the process itself.
     pub total: usize,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_case_is_a_sum_of_all_parts_for_all_connections() {
+        let WorstCase { parts, connection, total } = Limits::default().worst_case().unwrap();
+        let kib = parts.map(|(bytes, _)| bytes.div_ceil(1024));
+        assert_eq!(kib, [128, 8, 261, 130, 96, 12, 128]);
+        assert_eq!(connection, parts.iter().map(|(bytes, _)| bytes).sum::<usize>());
+        assert_eq!(total, 1024 * connection + 48 * 1024 * 1024);
+        for missing in [
+            Limits { max_connections: usize::MAX, ..Limits::default() },
+            Limits { max_message: usize::MAX, ..Limits::default() },
+            Limits { max_calls: usize::MAX, ..Limits::default() },
+        ] {
+            assert!(missing.worst_case().is_none());
+        }
+    }
+
+    #[test]
+    fn a_reply_and_the_longest_goodbye_fit_into_what_is_set_aside() {
+        let name = "\u{1}".repeat(MAX_NAME); // six bytes each in JSON
+        let goodbye = crate::protocol::goodbye(&name, &name);
+        assert!(goodbye.len() <= Limits::default().max_message.min(2 * MAX_REPLY_OVERHEAD));
+    }
+}

@@ -128,6 +128,27 @@ mod tests {
     }
 
     #[test]
+    fn who_was_refused_for_10_s_without_a_break_is_abusive() {
+        let start = Instant::now();
+        let mut limiter = RateLimiter::new(1, start);
+        let second = |number| start + Duration::from_secs(number);
+        (0..4).for_each(|_| assert_eq!(limiter.check(start), Verdict::Allowed));
+        assert_eq!(limiter.check(start), Verdict::Refused);
+        for number in 1..10 {
+            assert_eq!(limiter.check(second(number)), Verdict::Allowed);
+            assert_eq!(limiter.check(second(number)), Verdict::Refused);
+        }
+        assert_eq!(limiter.check(second(10)), Verdict::Allowed);
+        assert_eq!(limiter.check(second(10)), Verdict::Abusive);
+        // Up to a break of more than 2 s.
+        assert_eq!(limiter.check(second(12)), Verdict::Allowed);
+        assert_eq!(limiter.check(second(12)), Verdict::Allowed);
+        assert_eq!(limiter.check(second(12)), Verdict::Abusive);
+        (0..3).for_each(|_| assert_eq!(limiter.check(second(15)), Verdict::Allowed));
+        assert_eq!(limiter.check(second(15)), Verdict::Refused);
+    }
+
+    #[test]
     fn a_crowd_goes_through_a_gate_one_after_the_other() {
         let gate = Gate::new(Duration::from_millis(20));
         let start = Instant::now();

@@ -181,18 +181,36 @@ mod tests {
     use std::net::TcpListener;
     use tungstenite::protocol::Role;
 
-    fn online(names: &[&str]) -> Registry {
+    fn peer() -> Peer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let socket = Arc::new(TcpStream::connect(address).unwrap());
         let wire = Wire::accept(socket.clone(), None, &Timeouts::default()).unwrap();
         let websocket = WebSocket::from_raw_socket(wire, Role::Server, None);
-        let peer = Peer { websocket: Arc::new(Mutex::new(websocket)), socket };
-        let registry = Registry::default();
+        Peer { websocket: Arc::new(Mutex::new(websocket)), socket }
+    }
+
+    fn online(names: &[&str]) -> Registry {
+        let (registry, peer) = (Registry::default(), peer());
         for name in names {
             assert!(registry.claim(name, &peer).is_ok());
         }
         registry
+    }
+
+    #[test]
+    fn a_name_is_its_holders_until_that_one_releases_it() {
+        let (registry, alice, other) = (Registry::default(), peer(), peer());
+        assert!(registry.claim("alice", &alice).is_ok());
+        assert!(registry.claim("alice", &other).is_err_and(|holder| holder.is(&alice)));
+        registry.release("alice", &other);
+        assert!(registry.find("alice").unwrap().is(&alice));
+        // Nobody waits for one who does not hold it.
+        registry.wait_until_released("alice", &other, Duration::from_secs(3600));
+        registry.release("alice", &alice);
+        registry.wait_until_released("alice", &alice, Duration::from_secs(3600));
+        assert!(registry.claim("alice", &other).is_ok());
+        assert!(registry.find("alice").unwrap().is(&other));
     }
 
     #[test]

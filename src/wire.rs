@@ -248,6 +248,8 @@ impl Write for InboxStream {
 /// The last thing on a connection that ends in good order: reads and drops what the client still
 /// sends, until it is done too, or for `patience`. Closing with unread bytes would reset the
 /// connection, and the client might never see our last words.
+/// (Never inlined: its buffer would make room for itself on the stack of a client who only waits.)
+#[inline(never)]
 pub fn linger(socket: &TcpStream, patience: Duration) {
     let deadline = Instant::now() + patience;
     let mut dropped = [0; FULL_RECV_BUFFER];
