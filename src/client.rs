@@ -406,6 +406,8 @@ impl Client {
                 info!("{} login as {name:?} refused: {}", self.address, refusal.reason());
             }
         }
+        // Others find this name already, so an offer may come before this reply. The other way round
+        // would be worse: whoever has heard of the login could still hear that there is no such user.
         let ice_servers = || Some(self.shared.turn.as_ref()?.ice_servers(name));
         self.reply(protocol::login_reply(text, outcome.map(|()| ice_servers())));
         match (outcome, &self.shared.users) {
@@ -439,7 +441,8 @@ impl Client {
         Ok(())
     }
 
-    /// Takes `name` if it is free, or if the connection that holds it turns out to be dead.
+    /// Takes `name` if it is free, or if the connection that holds it turns out to be dead. Waits for
+    /// that one's lock, its sign of life, and its thread: each for `timeouts.probe` at most.
     fn claim(&self, name: &str) -> bool {
         let registry = &self.shared.registry;
         let Err(holder) = registry.claim(name, &self.peer) else {

@@ -324,9 +324,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
 /// which is quick, nearly always settles it.
 fn nests_too_deep(json: &str) -> bool {
     // In portions whose count fits a byte, so that the processor can count 16 bytes at a time.
-    let count = |portion: &[u8]| portion.iter().map(|b| u8::from(matches!(b, b'{' | b'['))).sum();
-    let counts = json.as_bytes().chunks(u8::MAX.into()).map(count);
-    if counts.map(|count: u8| usize::from(count)).sum::<usize>() <= MAX_DEPTH {
+    let portions = json.as_bytes().chunks(u8::MAX.into());
+    if portions.map(|portion| usize::from(count_opening(portion))).sum::<usize>() <= MAX_DEPTH {
         return false;
     }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
@@ -347,6 +346,11 @@ fn nests_too_deep(json: &str) -> bool {
         }
     }
     false
+}
+
+/// How many opening brackets there are in at most 255 bytes.
+fn count_opening(portion: &[u8]) -> u8 {
+    portion.iter().map(|byte| u8::from(matches!(byte, b'{' | b'['))).sum()
 }
 
 /// At most the first [`MAX_NAME`] bytes, and a mark where something is missing.

@@ -158,7 +158,12 @@ impl Relay<'_> {
                 // Bob first, as `bare` wants it.
                 let [bob, alice] = [(); 2].map(|()| connect(bare.relay(link), link).unwrap());
                 let sent = client_frame(TEXT, payload.message(&name(), &name()).as_bytes());
-                Pair::new(alice, bob, sent.clone(), sent)
+                let mut pair = Pair::new(alice, bob, sent.clone(), sent);
+                // `bare` takes every two connections for mates, in the order in which it accepts them.
+                // So it must have accepted these two before there are others: were its backlog full,
+                // the order could become another.
+                pair.deliver();
+                pair
             }
         }
     }

@@ -148,7 +148,7 @@ fn run(relay: Relay, pairs: &mut [Pair], time: Duration) -> Turn {
     let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_time(relay.pid()) - cpu);
     for pair in &mut *pairs {
         pair.wait(true);
-        pair.receive();
+        assert!(pair.receive(), "a message is lost");
     }
     Turn { messages: messages as f64, seconds, cpu: cpu.as_secs_f64(), looks: looks as f64 }
 }
