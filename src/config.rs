@@ -167,12 +167,12 @@ impl Command {
         if let [_user, words @ ..] = &words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             return user_command(words, &options);
         }
-        Ok(command(Config::from(&options)?))
+        Ok(command(Config::read(&options)?))
     }
 }
 
 impl Config {
-    fn from(options: &Options) -> Result<Config, ConfigError> {
+    fn read(options: &Options) -> Result<Config, ConfigError> {
         let limit = |option: &str, default: usize| {
             let wanted = "a whole number, or 0 for no limit";
             let limit = options.read(option, wanted, |text| text.parse().ok())?.pop();

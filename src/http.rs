@@ -129,7 +129,7 @@ fn answer(
     slot: &mut Slot,
     address: &mut SocketAddr,
 ) -> (Vec<u8>, Outcome) {
-    if let Err(full) = find_whose(request, site, slot, address) {
+    if let Err(full) = credit_client(request, site, slot, address) {
         debug!("{address} turned away: {full}");
         return refuse(StatusCode::SERVICE_UNAVAILABLE, full);
     }
@@ -164,7 +164,7 @@ fn answer(
 }
 
 /// Finds out whose request this is when a proxy sent it, and counts the connection as theirs.
-fn find_whose(
+fn credit_client(
     request: &Request,
     site: &Site,
     slot: &mut Slot,

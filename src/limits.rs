@@ -40,7 +40,8 @@ pub const FLOOD_PAUSE: Duration = Duration::from_millis(200);
 
 /// Reads that the TLS and HTTP handshakes have for free: in one piece they need four, and a full
 /// [`MAX_HEAD`] in packets of a network's usual size six more. Who drips beyond that is not read from
-/// for [`FLOOD_PAUSE`] before each further read, and so wakes us up five times a second.
+/// for [`FLOOD_PAUSE`] before each further read, and so wakes us up five times a second. The same goes for
+/// what a client still sends after our last word.
 pub const HANDSHAKE_READS: usize = 16;
 
 /// How far apart in time those go on who wait at the same [`Gate`](crate::rates::Gate): about as long as each then needs
@@ -178,7 +179,8 @@ pub struct Timeouts {
     /// The same for the `leave` to a caller whom the user that ends never answered. Many callers who
     /// take no data could otherwise hold up that user's end.
     pub goodbye: Duration,
-    /// How long the holder of a name that somebody else asks for has to show a sign of life.
+    /// How long the holder of a name that somebody else asks for has to show a sign of life. It is
+    /// pinged for that once in half of this time at most.
     pub probe: Duration,
     /// After our last word to a client: how long what it still sends is read and dropped.
     pub linger: Duration,

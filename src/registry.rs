@@ -98,13 +98,13 @@ impl Registry {
         max_calls: usize,
     ) -> Result<(Peer, bool), Fault> {
         let mut users = self.users.lock();
-        let peer = users.get(to).map(|user| user.peer.clone());
-        let both = users.get_disjoint_mut([from, to]).map(|user| user?.partners.as_mut());
-        let ([Some(mine), Some(theirs)], Some(peer)) = (both, peer) else {
+        let [Some(User { partners: Some(mine), .. }), Some(User { partners: Some(theirs), peer })] =
+            users.get_disjoint_mut([from, to])
+        else {
             return Err(Fault::UserNotFound(to.into()));
         };
         if mine.called.contains(to) {
-            return Ok((peer, false));
+            return Ok((peer.clone(), false));
         }
         if mine.called.len() >= max_calls {
             return Err(Fault::RateLimited);
@@ -114,7 +114,7 @@ impl Registry {
         if !theirs.called.contains(from) {
             theirs.callers.insert(from.into());
         }
-        Ok((peer, true))
+        Ok((peer.clone(), true))
     }
 
     /// Takes back what [`Registry::start_call`] has just noted, and no more: if `to` had called before,

@@ -194,10 +194,7 @@ impl Read for InboxStream {
             let Some(deadline) = self.deadline else {
                 return Err(ErrorKind::WouldBlock.into());
             };
-            self.reads += 1;
-            if self.reads > HANDSHAKE_READS {
-                thread::sleep(FLOOD_PAUSE);
-            }
+            pace(&mut self.reads);
             let mut received = vec![0; FULL_RECV_BUFFER];
             let count = read_until(deadline, &self.socket, &mut received)?;
             received.truncate(count);
@@ -246,19 +243,25 @@ impl Write for InboxStream {
 }
 
 /// The last thing on a connection that ends in good order: reads and drops what the client still
-/// sends, until it is done too, or for `patience`. Closing with unread bytes would reset the
-/// connection, and the client might never see our last words.
-/// (Never inlined: its buffer would make room for itself on the stack of a client who only waits.)
+/// sends, until it is done too, or for `patience` and at most one [`FLOOD_PAUSE`]. Closing with unread
+/// bytes would reset the connection, and the client might never see our last words.
+///
+/// Never inlined: its buffer would make room for itself on the stack of a client who only waits.
 #[inline(never)]
 pub fn linger(socket: &TcpStream, patience: Duration) {
     let deadline = Instant::now() + patience;
     let mut dropped = [0; FULL_RECV_BUFFER];
     let mut reads = 0;
     while let Ok(1..) = read_until(deadline, socket, &mut dropped) {
-        reads += 1;
-        if reads > HANDSHAKE_READS {
-            thread::sleep(FLOOD_PAUSE);
-        }
+        pace(&mut reads);
+    }
+}
+
+/// Counts a read, and makes whoever has had [`HANDSHAKE_READS`] of them wait for [`FLOOD_PAUSE`].
+fn pace(reads: &mut usize) {
+    *reads += 1;
+    if *reads > HANDSHAKE_READS {
+        thread::sleep(FLOOD_PAUSE);
     }
 }
 

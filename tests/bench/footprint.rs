@@ -77,7 +77,6 @@ fn without_a_certificate() -> (f64, f64) {
     let mut server = program().args(ports).spawn().unwrap();
     let mut log = BufReader::new(server.stderr.take().unwrap()).lines();
     assert!(log.any(|line| line.unwrap().contains("open http://")), "it does not listen");
-    thread::sleep(IDLE_TIME / 10); // It is about to wait for connections.
     let found = ["Rss", "Anonymous"].map(|name| memory(server.id(), name));
     server.kill().unwrap();
     server.wait().unwrap();
