@@ -45,18 +45,19 @@ use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
-use crate::http::{self, Outcome, Site};
 use crate::limits::{
     FULL_RECV_BUFFER, Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER, Timeouts,
 };
+use crate::names;
+use crate::operator::tls::Certificate;
+use crate::operator::turn::Turn;
+use crate::operator::users::Users;
+use crate::operator::users_file::TokenHash;
 use crate::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
 use crate::rates::{Gate, RateLimiter, Verdict};
 use crate::registry::{Partners, Peer, Registry};
 use crate::slots::{Slot, Slots};
-use crate::tls::Certificate;
-use crate::turn::Turn;
-use crate::users::Users;
-use crate::users_file::TokenHash;
+use crate::web::request::{self as http, Outcome, Site};
 use crate::wire::{self, Wire, is_timeout};
 
 /// What all clients share.
@@ -403,7 +404,7 @@ impl Client {
         match outcome {
             Ok(()) => info!("{} logged in as {name:?}", self.address),
             Err(refusal) => {
-                let name = protocol::excerpt(name);
+                let name = names::excerpt(name);
                 info!("{} login as {name:?} refused: {}", self.address, refusal.reason());
             }
         }
@@ -423,7 +424,7 @@ impl Client {
     }
 
     fn log_in_as(&mut self, name: &str, text: &str) -> Result<(), LoginRefusal> {
-        if !protocol::is_valid_name(name) {
+        if !names::is_valid_name(name) {
             return Err(LoginRefusal::InvalidName);
         }
         // Before anything about the name is told: a stranger is not to learn who is online.
@@ -659,7 +660,7 @@ fn ending_of(error: Error) -> Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http;
+    use crate::web::request as http;
     use std::net::TcpListener;
 
     fn shared() -> Arc<Shared> {

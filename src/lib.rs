@@ -77,18 +77,26 @@
 )]
 
 pub mod limits;
+pub mod names;
+pub mod addresses;
 pub mod rates;
 pub mod slots;
 pub mod protocol;
-pub mod config;
-pub mod tls;
-pub mod users_file;
-pub mod users;
-pub mod turn;
-pub mod http;
+/// What the operator brings.
+pub mod operator {
+    pub mod config;
+    pub mod tls;
+    pub mod users_file;
+    pub mod users;
+    pub mod turn;
+    pub mod listen;
+}
+/// What browsers load.
+pub mod web {
+    pub mod request;
+}
 pub mod wire;
 pub mod registry;
 pub mod client;
 pub mod systemd;
-pub mod listen;
 pub mod server;

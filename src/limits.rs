@@ -23,6 +23,10 @@ pub const MAX_DEPTH: usize = 128;
 /// reply, the TURN servers are [`MAX_TURN_URLS`] and a name of 3 bytes each, plus about 150.
 pub const MAX_REPLY_OVERHEAD: usize = 1024;
 
+/// Bits of an IPv6 address that count as one address. Providers give a customer a /56 or a longer
+/// prefix, within which the customer chooses addresses at will.
+pub const IPV6_PREFIX: u32 = 56;
+
 // ---- how fast ----
 
 /// What a connection may send at once is this many seconds' worth of its rate.
@@ -208,8 +212,8 @@ impl Default for Timeouts {
 pub struct Limits {
     /// Connections at once, handshakes and page requests included.
     pub max_connections: usize,
-    /// Of these, how many from one address. An IPv6 /64 counts as one: it is what one customer
-    /// gets, and can fill with addresses at will.
+    /// Of these, how many from one address. An IPv6 network of [`IPV6_PREFIX`] bits
+    /// counts as one address.
     pub max_per_ip: usize,
     /// Largest message, in bytes, at most [`LARGEST_MESSAGE`]. An offer with audio and video is 4 to
     /// 10 KB.
@@ -247,7 +251,7 @@ impl Limits {
         let Timeouts { handshake, idle, pong, write, goodbye: _, probe, linger, stop } = timeouts;
         let mut report = format!(
             "connections at once          {}\n\
-             of these from one address    {} (an IPv6 /64 is one address)\n\
+             of these from one address    {} (an IPv6 /56 is one address)\n\
              message                      {}, nested at most {MAX_DEPTH} deep\n\
              messages of one connection   {}, {BURST_SECONDS} s worth of them at once;\n\
              \u{20}                            who is over that for {ABUSE_TIME:?} is disconnected\n\

@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, Sender};
 
 use log::{LevelFilter, Log, Metadata, Record, error};
-use signal_server::config::{Command, Config, ConfigError, HELP};
 use signal_server::limits::Timeouts;
-use signal_server::{listen, server, systemd, users_file};
+use signal_server::operator::config::{Command, Config, ConfigError, HELP};
+use signal_server::operator::{listen, users_file};
+use signal_server::{server, systemd};
 use simple_logger::SimpleLogger;
 
 /// The exit code for a command line that is not understood, as shells and their users know it.

@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::limits::{MAX_DEPTH, MAX_NAME};
+use crate::limits::MAX_DEPTH;
+use crate::names::excerpt;
 
 /// What a message asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,11 +209,6 @@ impl fmt::Display for Signal {
     }
 }
 
-/// Whether somebody may log in as `name`: 1 to [`MAX_NAME`] bytes, no control characters.
-pub fn is_valid_name(name: &str) -> bool {
-    (1..=MAX_NAME).contains(&name.len()) && !name.contains(char::is_control)
-}
-
 impl Fault {
     /// The stable word for programs.
     pub fn code(&self) -> &'static str {
@@ -353,28 +349,6 @@ fn count_opening(portion: &[u8]) -> u8 {
     portion.iter().map(|byte| u8::from(matches!(byte, b'{' | b'['))).sum()
 }
 
-/// At most the first [`MAX_NAME`] bytes, and a mark where something is missing.
-pub fn excerpt(text: &str) -> Cow<'_, str> {
-    if text.len() <= MAX_NAME {
-        return text.into();
-    }
-    let end = (0..=MAX_NAME).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-    format!("{}…", text.get(..end).unwrap_or_default()).into()
-}
-
-/// A name as a URL takes it, and a TURN server (coturn wants no spaces and no quotes): all but
-/// RFC 3986's unreserved characters are escaped.
-pub fn percent_encode(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            byte => format!("%{byte:02X}"),
-        })
-        .collect()
-}
-
 fn to_json<T: Serialize>(value: &T) -> String {
     // Strings, numbers and structs of them always have a JSON form.
     serde_json::to_string(value).unwrap_or_default()
@@ -431,27 +405,6 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_1_to_128_bytes_without_control_characters() {
-        for name in ["a", " ", "__proto__", "\u{1F600}", &"x".repeat(128), &"é".repeat(64)] {
-            assert!(is_valid_name(name), "{name:?}");
-        }
-        for name in ["", "\n", "a\0", "\u{7f}", "\u{9f}", &"x".repeat(129), &"é".repeat(65)] {
-            assert!(!is_valid_name(name), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn an_excerpt_ends_between_characters() {
-        assert_eq!(excerpt("bob"), "bob");
-        assert_eq!(excerpt(&"x".repeat(128)), "x".repeat(128));
-        assert_eq!(excerpt(&"x".repeat(129)), "x".repeat(128) + "…");
-        assert_eq!(
-            excerpt(&("x".to_string() + &"é".repeat(64))),
-            "x".to_string() + &"é".repeat(63) + "…"
-        );
-    }
-
-    #[test]
     fn a_login_reply_echoes_every_field_but_the_servers_own() {
         let reply = |request: &str| login_reply(request, Ok(None));
         assert_eq!(reply("{}"), r#"{"success":"1"}"#);
@@ -470,12 +423,6 @@ mod tests {
                 format!(r#"{{"success":"0","reason":"{}"}}"#, refusal.reason())
             );
         }
-    }
-
-    #[test]
-    fn a_percent_encoded_name_has_only_unreserved_characters() {
-        assert_eq!(percent_encode("a-Z.0_~"), "a-Z.0_~");
-        assert_eq!(percent_encode("ä &+#%"), "%C3%A4%20%26%2B%23%25");
     }
 
     #[test]

@@ -17,20 +17,20 @@ use parking_lot::Mutex;
 use serde::de::IgnoredAny;
 
 use crate::client::{self, Client, Shared};
-use crate::config::Config;
-use crate::http::{self, Site};
 use crate::limits::{
     ACCEPT_PAUSE, ACCEPT_WAKE, CLIENT_STACK, COMPLAINT_PAUSE, FLOOD_PAUSE, Limits, OWN_DESCRIPTORS,
     Timeouts,
 };
-use crate::listen::{Listener, announce, certificate};
+use crate::operator::config::Config;
+use crate::operator::listen::{Listener, announce, certificate};
+use crate::operator::tls::Certificate;
+use crate::operator::turn::Turn;
+use crate::operator::users::Users;
 use crate::rates::Gate;
 use crate::registry::Registry;
 use crate::slots::{Full, Slots};
 use crate::systemd;
-use crate::tls::Certificate;
-use crate::turn::Turn;
-use crate::users::Users;
+use crate::web::request::{self as http, Site};
 
 /// What `--check` prints: all that a start reads, without opening a port, since those may be a
 /// running server's.

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::addresses::address_prefix;
 use crate::limits::Limits;
 
 /// The open connections, handshakes included: how many, whose, and a handle to wake each.
@@ -22,7 +23,7 @@ pub struct Slots {
 struct OpenSlots {
     next: u64,
     sockets: HashMap<u64, Arc<TcpStream>>,
-    /// How many of them each address has, as [`block_of`] takes it.
+    /// How many of them each address has, as [`address_prefix`] takes it.
     per_block: HashMap<IpAddr, usize>,
 }
 
@@ -101,7 +102,7 @@ impl Slot {
     /// # Errors
     /// The address has all the connections that it may have.
     pub fn assign(&mut self, address: IpAddr) -> Result<(), Full> {
-        let block = block_of(address);
+        let block = address_prefix(address);
         let mut open = self.slots.open.lock();
         let count = open.per_block.entry(block).or_default();
         if *count >= self.slots.limits.max_per_ip {
@@ -128,14 +129,6 @@ impl Drop for Slot {
         if open.sockets.is_empty() {
             self.slots.emptied.notify_all();
         }
-    }
-}
-
-/// The part of an address that counts as one: all of an IPv4 address, the first half of an IPv6 one.
-pub fn block_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-        v4 => v4,
     }
 }
 
@@ -174,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_its_share_and_an_ipv6_64_is_one_address() {
+    fn an_address_has_its_share_and_an_ipv6_56_is_one_address() {
         let slots = Slots::new(LIMITS);
         let assigned = |address: &str| {
             let mut slot = slots.take(socket()).unwrap();
@@ -182,7 +175,7 @@ mod tests {
         };
         for [first, second, third] in [
             ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"],
-            ["2001:db8:0:1::1", "2001:db8:0:1:ffff::", "2001:db8:0:1:1:2:3:4"],
+            ["2001:db8:0:1::1", "2001:db8:0:ff:ffff::", "2001:db8::1:1:2:3:4"],
         ] {
             let held = (assigned(first).unwrap(), assigned(second).unwrap());
             assert_eq!(assigned(third).err(), Some(Full::Address));
@@ -190,7 +183,7 @@ mod tests {
             drop(assigned(third).unwrap());
             drop(held.1);
         }
-        let _other = (assigned("2001:db8:0:1::1"), assigned("2001:db8:0:2::1"));
+        let _other = (assigned("2001:db8:0:1::1"), assigned("2001:db8:0:100::1"));
         assert!(slots.open.lock().per_block.len() == 2);
         drop(_other);
         assert!(slots.open.lock().per_block.is_empty());

@@ -17,7 +17,8 @@ use std::{fs, thread};
 use native_tls::TlsConnector;
 use serde_json::{Value, json};
 use signal_server::limits::Timeouts;
-use signal_server::{config, listen, server};
+use signal_server::operator::{config, listen};
+use signal_server::server;
 use tungstenite::{Error, Message, WebSocket};
 
 /// How long anything may take that must happen. Generous, for slow and busy machines: a test that

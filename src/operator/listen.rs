@@ -7,9 +7,9 @@ use std::sync::Arc;
 use log::{info, log};
 use socket2::{Domain, Socket, Type};
 
-use crate::config::{CertificateFiles, Config};
 use crate::limits::{BACKLOG, SOCKET_BUFFER};
-use crate::tls::Certificate;
+use crate::operator::config::{CertificateFiles, Config};
+use crate::operator::tls::Certificate;
 
 /// A bound port, plain or with TLS.
 pub struct Listener {

@@ -13,7 +13,7 @@ use log::{debug, warn};
 use tungstenite::handshake::server::{Request, create_response, write_response};
 use tungstenite::http::{HeaderValue, Method, StatusCode, Version, header};
 
-use crate::config::Network;
+use crate::addresses::Network;
 use crate::limits::{MAX_HEAD, MAX_HEADERS, RETRY_AFTER};
 use crate::slots::{Full, Slot};
 
@@ -34,12 +34,12 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The call page's files, and what monitoring asks for: path, content type, content.
 const FILES: [(&str, &str, &str); 7] = [
-    ("/", HTML, include_str!("page/index.html")),
-    ("/style.css", CSS, include_str!("page/style.css")),
-    ("/icon.svg", SVG, include_str!("page/icon.svg")),
-    ("/main.js", SCRIPT, include_str!("page/main.js")),
-    ("/signaling.js", SCRIPT, include_str!("page/signaling.js")),
-    ("/call.js", SCRIPT, include_str!("page/call.js")),
+    ("/", HTML, include_str!("../page/index.html")),
+    ("/style.css", CSS, include_str!("../page/style.css")),
+    ("/icon.svg", SVG, include_str!("../page/icon.svg")),
+    ("/main.js", SCRIPT, include_str!("../page/main.js")),
+    ("/signaling.js", SCRIPT, include_str!("../page/signaling.js")),
+    ("/call.js", SCRIPT, include_str!("../page/call.js")),
     ("/healthz", TEXT, "ok\n"),
 ];
 

@@ -6,14 +6,14 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::slice;
-use std::str::FromStr;
 
 use log::LevelFilter;
 use serde_json::Value;
 
+use crate::addresses::Network;
 use crate::limits::{LARGEST_MESSAGE, Limits, MAX_FILE, MAX_TURN_URLS};
 
 /// What `--help` prints. The defaults that it names are the ones below.
@@ -105,13 +105,6 @@ pub enum UserAction {
     Remove(String),
     /// Print the users' names, a line each.
     List,
-}
-
-/// All addresses that start with the same bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    length: u32,
 }
 
 /// Where a certificate and its private key lie, both PEM.
@@ -350,30 +343,6 @@ fn turn_url(text: &str) -> Option<String> {
     is_host.then(|| text.into())
 }
 
-impl Network {
-    /// Whether `ip` is one of its addresses. An IPv4 address counts as that however it is written.
-    pub fn contains(&self, ip: IpAddr) -> bool {
-        let same_bits = match (self.address, ip.to_canonical()) {
-            (IpAddr::V4(own), IpAddr::V4(ip)) => (own.to_bits() ^ ip.to_bits()).leading_zeros(),
-            (IpAddr::V6(own), IpAddr::V6(ip)) => (own.to_bits() ^ ip.to_bits()).leading_zeros(),
-            _ => return false,
-        };
-        same_bits >= self.length
-    }
-}
-
-impl FromStr for Network {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Network, ()> {
-        let (address, length) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
-        let address: IpAddr = address.parse().map_err(drop)?;
-        let whole = if address.is_ipv4() { 32 } else { 128 };
-        let length = length.map_or(Ok(whole), |length| length.parse().map_err(drop))?;
-        if length > whole { Err(()) } else { Ok(Network { address, length }) }
-    }
-}
-
 /// Both or neither: servers with a secret of ours.
 fn turn_options(options: &Options) -> Result<Option<TurnOptions>, ConfigError> {
     let wanted = "an address such as turn:turn.example.org:3478";
@@ -496,22 +465,6 @@ mod tests {
         let default = Limits::default();
         let wanted = Limits { max_rate: usize::MAX, max_calls: 7, max_per_ip: 3, ..default };
         assert_eq!(limits, wanted);
-    }
-
-    #[test]
-    fn a_network_is_all_addresses_with_the_same_first_bits() {
-        let contains = |network: &str, ip: &str| {
-            network.parse::<Network>().unwrap().contains(ip.parse().unwrap())
-        };
-        assert!(contains("127.0.0.1", "127.0.0.1") && !contains("127.0.0.1", "127.0.0.2"));
-        assert!(contains("10.0.0.0/8", "10.255.0.1") && !contains("10.0.0.0/8", "11.0.0.1"));
-        assert!(contains("10.0.0.0/8", "::ffff:10.1.2.3"));
-        assert!(contains("0.0.0.0/0", "192.0.2.1") && !contains("0.0.0.0/0", "::1"));
-        assert!(contains("2001:db8::/33", "2001:db8:7fff::1"));
-        assert!(!contains("2001:db8::/33", "2001:db8:8000::1"));
-        for wrong in ["", "/8", "10.0.0.0/33", "::/129", "10.0.0.0/-1", "10/8", "x"] {
-            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
-        }
     }
 
     #[test]

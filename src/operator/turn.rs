@@ -11,9 +11,9 @@ use data_encoding::BASE64;
 use serde_json::json;
 use sha1::{Digest, Sha1};
 
-use crate::config::{TurnOptions, read_file};
 use crate::limits::TURN_TTL;
-use crate::protocol::percent_encode;
+use crate::names::percent_encode;
+use crate::operator::config::{TurnOptions, read_file};
 
 /// The TURN server, and what it takes to vouch for a user.
 pub struct Turn {

@@ -10,9 +10,9 @@ use std::time::Instant;
 use log::{Level, log};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::addresses::address_prefix;
 use crate::limits::{LOGIN_ADDRESSES, LOGIN_PAUSE, LOGIN_TRIES, LOGIN_WINDOW};
-use crate::slots::block_of;
-use crate::users_file::{self, TokenHash};
+use crate::operator::users_file::{self, TokenHash};
 
 /// The users who may log in, as the file has them.
 pub struct Users {
@@ -60,13 +60,13 @@ impl Users {
         if given == known {
             return Some(known);
         }
-        self.list.lock().note_wrong(block_of(address), Instant::now());
+        self.list.lock().note_wrong(address_prefix(address), Instant::now());
         None
     }
 
     /// Whether too many logins from this address were wrong.
     pub fn is_suspect(&self, address: IpAddr) -> bool {
-        self.list.lock().is_suspect(block_of(address), Instant::now())
+        self.list.lock().is_suspect(address_prefix(address), Instant::now())
     }
 
     /// The hash of this user's token, if there is such a user. Looks at the file first, all of it, so
@@ -156,13 +156,13 @@ mod tests {
     fn five_wrong_logins_in_a_minute_make_an_address_wait() {
         let users = users("");
         let (now, mut list) = (Instant::now(), users.list.lock());
-        let block = |ip: &str| block_of(ip.parse().unwrap());
+        let block = |ip: &str| address_prefix(ip.parse().unwrap());
         for _ in 0..LOGIN_TRIES {
             assert!(!list.is_suspect(block("2001:db8::1"), now));
             list.note_wrong(block("2001:db8::1"), now);
         }
         assert!(list.is_suspect(block("2001:db8::2"), now));
-        assert!(!list.is_suspect(block("2001:db8:0:1::1"), now));
+        assert!(!list.is_suspect(block("2001:db8:0:100::1"), now));
         assert!(!list.is_suspect(block("2001:db8::1"), now + LOGIN_WINDOW));
         assert!(list.wrong.is_empty());
     }

@@ -11,8 +11,8 @@ use log::{Level, log};
 use native_tls::{Identity, Protocol, TlsAcceptor};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::config::{CertificateFiles, read_file};
 use crate::limits::{CERTIFICATE_PAUSE, EXPIRY_NOTICE};
+use crate::operator::config::{CertificateFiles, read_file};
 
 /// The pair of files that handshakes use. When they change, so do the handshakes.
 pub struct Certificate {
