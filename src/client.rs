@@ -49,10 +49,9 @@ use crate::limits::{
     FULL_RECV_BUFFER, Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, RECV_BUFFER, Timeouts,
 };
 use crate::names;
-use crate::operator::tls::Certificate;
+use crate::operator::tls::CertificateFiles;
 use crate::operator::turn::Turn;
-use crate::operator::users::Users;
-use crate::operator::users_file::TokenHash;
+use crate::operator::users::{AllowedUsers, TokenHash};
 use crate::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
 use crate::rates::{Gate, RateLimiter, Verdict};
 use crate::registry::{Partners, Peer, Registry};
@@ -77,7 +76,7 @@ pub struct Shared {
     /// What HTTP requests get.
     pub site: Site,
     /// Who may log in; everybody without it.
-    pub users: Option<Users>,
+    pub users: Option<AllowedUsers>,
     /// What lets a user use the TURN server, if there is one.
     pub turn: Option<Turn>,
     /// Set once, when the server is to end.
@@ -91,10 +90,11 @@ pub fn shake_hands(
     mut slot: Slot,
     socket: Arc<TcpStream>,
     mut address: SocketAddr,
-    tls: Option<&Certificate>,
+    tls: Option<&CertificateFiles>,
 ) -> Option<Box<Client>> {
-    let acceptor = tls.map(Certificate::acceptor);
-    let mut wire = Wire::accept(socket.clone(), acceptor.as_ref(), &shared.timeouts)
+    let certificate = tls.map(CertificateFiles::get);
+    let acceptor = certificate.as_ref().map(|certificate| &certificate.acceptor);
+    let mut wire = Wire::accept(socket.clone(), acceptor, &shared.timeouts)
         .inspect_err(|error| debug!("{address} TLS handshake failed: {error}"))
         .ok()?;
     let early = match http::serve(&mut wire, &shared.site, &mut slot, &mut address) {
@@ -415,7 +415,7 @@ impl Client {
         match (outcome, &self.shared.users) {
             // Or the next one, which may be here already, would wait as well, and so for hours.
             (Err(LoginRefusal::Unauthorized), Some(users))
-                if users.is_suspect(self.address.ip()) =>
+                if users.is_throttled(self.address.ip()) =>
             {
                 Err(Ending::Broken(CloseCode::Policy, "too many wrong logins"))
             }
@@ -431,7 +431,8 @@ impl Client {
         let token_hash = match &self.shared.users {
             None => None,
             Some(users) => {
-                let admitted = users.admit(self.address.ip(), name, &protocol::login_token(text));
+                let admitted =
+                    users.authenticate(self.address.ip(), name, &protocol::login_token(text));
                 Some(admitted.ok_or(LoginRefusal::Unauthorized)?)
             }
         };

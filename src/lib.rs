@@ -85,11 +85,13 @@ pub mod protocol;
 /// What the operator brings.
 pub mod operator {
     pub mod config;
+    pub mod watched_files;
     pub mod tls;
-    pub mod users_file;
     pub mod users;
     pub mod turn;
+    pub mod files;
     pub mod listen;
+    pub mod logging;
 }
 /// What browsers load.
 pub mod web {
@@ -98,5 +100,4 @@ pub mod web {
 pub mod wire;
 pub mod registry;
 pub mod client;
-pub mod systemd;
 pub mod server;

@@ -57,21 +57,21 @@ pub const GATE_INTERVAL: Duration = Duration::from_micros(200);
 /// Random bytes in a user's token. Nobody guesses 256 bits, so one fast hash is enough to keep them.
 pub const TOKEN_BYTES: usize = 32;
 
-/// Wrong logins from one address within [`LOGIN_WINDOW`] of the first, before each login from there
-/// takes [`LOGIN_PAUSE`], and a wrong one ends its connection. It is not tokens that this protects,
-/// but the log and the processor from a program that tries for ever.
+/// Failed logins from one address within [`LOGIN_WINDOW`] of the first. After these, each login from
+/// that address is delayed by [`LOGIN_DELAY`], and a failed one ends its connection. This does not
+/// protect tokens, which are too long to guess, but the log and the processor.
 pub const LOGIN_TRIES: u32 = 5;
 
-/// How long wrong logins count.
+/// How long failed logins count.
 pub const LOGIN_WINDOW: Duration = Duration::from_secs(60);
 
-/// How long a login waits whose address had too many wrong ones. The right token gets in after it,
-/// so that a neighbour behind the same address is only slowed down. Shorter than
-/// [`Timeouts::stop`]: a server that stops can say goodbye to who waits.
-pub const LOGIN_PAUSE: Duration = Duration::from_millis(1500);
+/// Delay before each login from an address with too many failed logins. The right token is accepted
+/// after it, so that another user behind the same address is only slowed down. Shorter than
+/// [`Timeouts::stop`], so that a server that stops can still send its close frame.
+pub const LOGIN_DELAY: Duration = Duration::from_millis(1500);
 
-/// How many addresses with wrong logins are remembered. Wrong logins from others are not counted then,
-/// so that an attacker with many addresses cannot slow down strangers.
+/// Most addresses with failed logins that are remembered, 24 bytes each. After that, a new address
+/// replaces the oldest.
 pub const LOGIN_ADDRESSES: usize = 1024;
 
 /// How long TURN credentials are good for. A page makes its line anew, and gets new ones, after half
@@ -128,9 +128,9 @@ pub const TLS_STATE: usize = 96 * 1024;
 /// and what OpenSSL remembers of 20,480 TLS sessions for clients who come again, 1.4 KiB each.
 pub const BASE_MEMORY: usize = 48 * 1024 * 1024;
 
-/// Descriptors that the process needs besides one for each connection: standard streams, ports,
-/// signals, and the files that it reads. It was seen to use 10.
-pub const OWN_DESCRIPTORS: usize = 32;
+/// Descriptors that the process needs besides one for each connection: three standard streams, two
+/// ports, two for signals, and a file that is being read.
+pub const OWN_DESCRIPTORS: usize = 8;
 
 /// Connections that wait to be accepted. All of a restarted server's clients come at once. (The
 /// standard library says 128.)
@@ -146,23 +146,25 @@ pub const ACCEPT_WAKE: Duration = Duration::from_secs(1);
 /// How often at most the accept loop logs that it turns clients away or can't take them.
 pub const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
 
-// ---- the operator's files ----
+// ---- the operator's files and log ----
 
 /// Largest file that is read for the operator, in bytes: 12,000 users, or a certificate of 500 links.
 pub const MAX_FILE: u64 = 1024 * 1024;
 
-/// How long a `user` command waits for another one that is writing the users file.
-pub const USERS_FILE_PATIENCE: Duration = Duration::from_secs(2);
+/// How often at most the certificate's files, and the users file, are read again. This is also how
+/// long an edit can take to count.
+pub const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it looks whether that one has ended.
-pub const USERS_FILE_POLL: Duration = Duration::from_millis(10);
-
-/// How often at most a TLS handshake looks at the certificate's files.
-pub const CERTIFICATE_PAUSE: Duration = Duration::from_secs(1);
-
-/// With fewer days left than this, the log asks once a day for a new certificate. certbot renews
+/// With fewer days left than this, an expiring certificate is logged as a warning. certbot renews
 /// 30 days before the end; by then it has failed for weeks.
 pub const EXPIRY_NOTICE: i32 = 7;
+
+/// Lines that one place in the code may log at once. Clients cause most lines, and must not fill a
+/// disk or hide a rare line among many of another kind.
+pub const LOG_BURST: u32 = 60;
+
+/// How often one place in the code may log another line after [`LOG_BURST`].
+pub const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 // ---- timeouts, and what the operator can choose ----
 
@@ -231,7 +233,7 @@ impl Default for Limits {
     /// What a Raspberry Pi can live with; [`Limits::worst_case`] has the arithmetic.
     fn default() -> Self {
         Limits {
-            max_connections: 1024,
+            max_connections: 1000,
             max_per_ip: 128,
             max_message: 64 * 1024,
             max_rate: 50,
@@ -262,7 +264,7 @@ impl Limits {
              silence                      {idle:?}, and {pong:?} more after a ping\n\
              a client that takes no data  {write:?}\n\
              the holder of a wanted name  {probe:?} to answer a ping\n\
-             wrong logins of an address   {LOGIN_TRIES} in {LOGIN_WINDOW:?}, then {LOGIN_PAUSE:?} for \
+             wrong logins of an address   {LOGIN_TRIES} in {LOGIN_WINDOW:?}, then {LOGIN_DELAY:?} for \
              each login,\n\
              \u{20}                            and a wrong one ends its connection\n\
              after our last word          {linger:?}\n\
@@ -337,7 +339,7 @@ mod tests {
         let kib = parts.map(|(bytes, _)| bytes.div_ceil(1024));
         assert_eq!(kib, [128, 8, 261, 130, 96, 12, 128]);
         assert_eq!(connection, parts.iter().map(|(bytes, _)| bytes).sum::<usize>());
-        assert_eq!(total, 1024 * connection + 48 * 1024 * 1024);
+        assert_eq!(total, 1000 * connection + 48 * 1024 * 1024);
         for missing in [
             Limits { max_connections: usize::MAX, ..Limits::default() },
             Limits { max_message: usize::MAX, ..Limits::default() },

@@ -3,7 +3,6 @@
 //! The accept loop never does I/O with a client and never ends because of one.
 
 use std::fmt;
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -12,85 +11,37 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::{Level, info, warn};
+use log::{info, warn};
 use parking_lot::Mutex;
-use serde::de::IgnoredAny;
 
 use crate::client::{self, Client, Shared};
 use crate::limits::{
-    ACCEPT_PAUSE, ACCEPT_WAKE, CLIENT_STACK, COMPLAINT_PAUSE, FLOOD_PAUSE, Limits, OWN_DESCRIPTORS,
-    Timeouts,
+    ACCEPT_PAUSE, ACCEPT_WAKE, CLIENT_STACK, COMPLAINT_PAUSE, FLOOD_PAUSE, Timeouts,
 };
 use crate::operator::config::Config;
-use crate::operator::listen::{Listener, announce, certificate};
-use crate::operator::tls::Certificate;
-use crate::operator::turn::Turn;
-use crate::operator::users::Users;
+use crate::operator::files::OperatorFiles;
+use crate::operator::listen::{Listener, announce};
+use crate::operator::tls::CertificateFiles;
 use crate::rates::Gate;
 use crate::registry::Registry;
 use crate::slots::{Full, Slots};
-use crate::systemd;
 use crate::web::request::{self as http, Site};
-
-/// What `--check` prints: all that a start reads, without opening a port, since those may be a
-/// running server's.
-///
-/// # Errors
-/// A sentence for the operator: what keeps the server from starting, or browsers from trusting it.
-pub fn check(config: &Config) -> Result<String, String> {
-    let mut report = String::new();
-    let mut add = |line: String| report.push_str(&(line + "\n"));
-    let ports = |addresses: &[SocketAddr]| {
-        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", or else ")
-    };
-    let certificate = certificate(config)?;
-    if !config.listen.is_empty() {
-        add(format!("ws:// and http:// on {}", ports(&config.listen)));
-    }
-    if let Some(certificate) = certificate {
-        add(format!("wss:// and https:// on {}", ports(&config.tls_listen)));
-        match certificate.validity() {
-            (Level::Error, problem) => return Err(problem),
-            (_, validity) => add(validity + "; its key is PKCS#8 and belongs to it"),
-        }
-    }
-    let servers = serde_json::from_str::<Vec<IgnoredAny>>(&config.ice_servers).unwrap_or_default();
-    add(format!("{} STUN and TURN servers", servers.len()));
-    if let Some(users) = config.users.as_deref().map(Users::open).transpose()? {
-        add(format!("{} users may log in", users.count()));
-    }
-    if config.turn.as_ref().map(Turn::load).transpose()?.is_some() {
-        add("a TURN server, for whoever has logged in".into());
-    }
-    let limits = fit_to_descriptors(config.limits);
-    if let Some(memory) = limits.worst_case() {
-        let mib = memory.total.div_ceil(1024 * 1024);
-        add(format!("{} connections, {mib} MiB in the worst case", limits.max_connections));
-    }
-    Ok(report)
-}
 
 /// Serves until `shutdown` gets a message (or loses its sender), then stops: no new connections,
 /// a close frame (1001) for every client, and up to `timeouts.stop` for the threads to end.
 ///
 /// # Errors
-/// A sentence for the operator: the users file or the TURN secret is not usable, or no thread could
-/// be started to accept connections.
+/// A sentence for the operator: no thread could be started to accept connections.
 pub fn run(
     listeners: Vec<Listener>,
+    files: OperatorFiles,
     config: &Config,
     timeouts: Timeouts,
     shutdown: &Receiver<()>,
 ) -> Result<(), String> {
-    let users = config.users.as_deref().map(Users::open).transpose()?;
-    let turn = config.turn.as_ref().map(Turn::load).transpose()?;
-    if let Some(users) = &users {
-        info!("{} users may log in", users.count());
-    } else if turn.is_some() {
-        warn!("--turn without --users: everybody who can connect may use the TURN server");
-    }
+    let OperatorFiles { users, turn, ice_servers, .. } = files;
     let tls_port = listeners.iter().find(|l| l.tls.is_some()).map(|l| l.address.port());
-    let limits = fit_to_descriptors(config.limits);
+    let limits = config.limits;
     let shared = Arc::new(Shared {
         registry: Registry::default(),
         slots: Slots::new(limits),
@@ -99,7 +50,7 @@ pub fn run(
         endings: Gate::new(Duration::ZERO),
         timeouts,
         site: Site {
-            settings: http::settings(&config.ice_servers, tls_port, users.is_some()),
+            settings: http::settings(&ice_servers, tls_port, users.is_some()),
             allow_origin: config.allow_origin.clone(),
             trust_proxy: config.trust_proxy.clone(),
             proxy_hinted: AtomicBool::new(false),
@@ -121,11 +72,9 @@ pub fn run(
             .map_err(|error| format!("cannot start a thread: {error}"))?;
         accepting.push((address, thread));
     }
-    systemd::notify("READY=1");
 
     // An error means that nobody can ever ask us to stop, which is the same as being asked.
     let _ = shutdown.recv();
-    systemd::notify("STOPPING=1");
     info!("stopping, {} connections open", shared.slots.count());
     // Relaxed here and elsewhere: a flag alone, which says nothing about any other data.
     shared.stopping.store(true, Ordering::Relaxed);
@@ -143,30 +92,6 @@ pub fn run(
         warn!("stopped, with {} connections not yet closed", shared.slots.count());
     }
     Ok(())
-}
-
-/// Lowers the number of connections, if it has a limit, to what the process may open files for: better
-/// to turn clients away with a word than to fail to accept them.
-fn fit_to_descriptors(mut limits: Limits) -> Limits {
-    // There is no way to ask the system for it without `unsafe`; Linux also writes it down.
-    let Some(files) = fs::read_to_string("/proc/self/limits").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-        line.split_whitespace().next()?.parse::<usize>().ok()
-    }) else {
-        return limits;
-    };
-    let wanted = limits.max_connections;
-    let possible = files.saturating_sub(OWN_DESCRIPTORS).max(1);
-    if wanted != usize::MAX && wanted > possible {
-        let needed = wanted.saturating_add(OWN_DESCRIPTORS);
-        warn!(
-            "this process may open {files} files, so --max-connections is {possible} instead of \
-             {wanted}; for all of them, run `ulimit -n {needed}` before it, or set \
-             LimitNOFILE={needed} in its systemd unit"
-        );
-        limits.max_connections = possible;
-    }
-    limits
 }
 
 /// Accepts connections until the server stops, and starts a thread for each.
@@ -212,7 +137,7 @@ fn start_client(
     shared: &Arc<Shared>,
     socket: TcpStream,
     address: SocketAddr,
-    tls: Option<Arc<Certificate>>,
+    tls: Option<Arc<CertificateFiles>>,
 ) -> io::Result<Option<String>> {
     let socket = Arc::new(socket);
     let slot = shared.slots.take(socket.clone()).and_then(|mut slot| {

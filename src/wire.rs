@@ -20,10 +20,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use native_tls::{HandshakeError, TlsAcceptor, TlsStream};
 use parking_lot::Condvar;
 
 use crate::limits::{FLOOD_PAUSE, FULL_RECV_BUFFER, HANDSHAKE_READS, Timeouts};
+use crate::operator::tls;
 
 /// A client's stream, and what other threads must know about its own thread, under the same lock.
 pub struct Wire {
@@ -45,7 +45,7 @@ pub struct Wire {
 
 enum Link {
     Plain(InboxStream),
-    Tls(TlsStream<InboxStream>),
+    Tls(tls::Stream<InboxStream>),
 }
 
 /// The innermost stream. Reads come from the inbox, writes go to the socket.
@@ -73,7 +73,7 @@ impl Wire {
     /// The client went, was too slow, or does not speak a TLS that we do.
     pub fn accept(
         socket: Arc<TcpStream>,
-        tls: Option<&TlsAcceptor>,
+        tls: Option<&tls::Acceptor>,
         timeouts: &Timeouts,
     ) -> io::Result<Wire> {
         // A message is one `send`; Nagle's algorithm would only hold it back.
@@ -90,11 +90,7 @@ impl Wire {
         };
         let link = match tls {
             None => Link::Plain(stream),
-            Some(acceptor) => Link::Tls(acceptor.accept(stream).map_err(|error| match error {
-                HandshakeError::Failure(error) => io::Error::other(error),
-                // A blocking read that came back empty is one that ran out of time.
-                HandshakeError::WouldBlock(_) => ErrorKind::TimedOut.into(),
-            })?),
+            Some(acceptor) => Link::Tls(tls::accept(acceptor, stream)?),
         };
         Ok(Wire {
             link,

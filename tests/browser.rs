@@ -10,7 +10,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,11 +19,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use common::{PATIENCE, Server, readme_block, run, scratch, wait_until};
+use common::{PATIENCE, Server, program, readme_block, scratch, wait_until};
 use headless_chrome::protocol::cdp::{Page as PageDomain, Runtime};
 use headless_chrome::{Browser, Tab};
 use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
+use signal_server::limits::FILE_CHECK_INTERVAL;
 
 /// How often a condition is looked at, in the page and here.
 const POLL: Duration = Duration::from_millis(20);
@@ -254,7 +255,7 @@ fn the_page_asks_for_a_token(stage: &Stage) {
     alice.waits_for_status("You are online as alice");
 
     // Removed meanwhile: the page hears of it when its line breaks, and forgets.
-    users.run(&["remove", "alice"]);
+    users.remove("alice");
     alice.eval("sockets.at(-1).close()");
     alice.waits_for_status("name and token do not belong together");
     assert_eq!(alice.eval(stored), Value::Null);
@@ -676,16 +677,22 @@ impl Users {
         Server::start_with(&["--users", self.file.to_str().expect("a path")])
     }
 
-    fn run(&self, arguments: &[&str]) -> String {
-        let file = self.file.to_str().expect("a path");
-        let (code, said) = run(&[&["user"], arguments, &["--users", file]].concat());
-        assert_eq!(code, 0, "{said}");
-        said
+    fn remove(&self, name: &str) {
+        let text = fs::read_to_string(&self.file).expect("a users file");
+        let is_other = |line: &&str| !line.starts_with(&format!("{name}:"));
+        let kept: Vec<&str> = text.split_inclusive('\n').filter(is_other).collect();
+        fs::write(&self.file, kept.concat()).expect("a users file");
+        thread::sleep(FILE_CHECK_INTERVAL); // or the server might not have looked at it yet
     }
 
     /// A new user's token, and the link to the page at `url`.
     fn add(&self, name: &str, url: &str) -> (String, String) {
-        let said = self.run(&["add", name, "--url", url]);
+        let arguments = ["--new-user", name, "--url", url];
+        let output = program().args(arguments).output().expect("a new user");
+        let mut file = fs::OpenOptions::new().append(true).open(&self.file).expect("a users file");
+        file.write_all(&output.stdout).expect("a line for it");
+        thread::sleep(FILE_CHECK_INTERVAL); // or the server might not have looked at it yet
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
         let mut lines = said.lines().filter_map(|line| line.strip_prefix("  "));
         let token = lines.next().expect("a token");
         (token.to_string(), lines.next().expect("a link").to_string())

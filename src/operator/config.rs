@@ -1,501 +1,315 @@
-//! Arguments and environment to a [`Config`], and how a file that they name is read.
-//!
-//! An argument wins over the environment, and that over the default.
+//! The command line, parsed into a [`Config`].
 
 use std::ffi::OsString;
-use std::fmt;
-use std::fs;
-use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::slice;
+use std::path::PathBuf;
 
+use lexopt::Arg::{Long, Short};
+use lexopt::ValueExt;
 use log::LevelFilter;
-use serde_json::Value;
 
 use crate::addresses::Network;
-use crate::limits::{LARGEST_MESSAGE, Limits, MAX_FILE, MAX_TURN_URLS};
+use crate::limits::{LARGEST_MESSAGE, Limits, MAX_TURN_URLS};
 
-/// What `--help` prints. The defaults that it names are the ones below.
+/// What `--help` prints.
 pub const HELP: &str = include_str!("help.txt");
-
-const DEFAULT_PORT: u16 = 8080;
-const DEFAULT_TLS_PORT: u16 = 8443;
-const DEFAULT_CERT: &str = "certs/cert.pem";
-const DEFAULT_KEY: &str = "certs/key.pem";
-
-/// The page that a new user's link opens unless `--url` says otherwise.
-const DEFAULT_URL: &str = "https://localhost:8443/";
-
-/// The options that take a value. The environment has each as well: `--max-rate` as `SIGNAL_MAX_RATE`.
-#[rustfmt::skip]
-const OPTIONS: [&str; 17] = [
-    "listen", "tls-listen", "cert", "key", "ice-servers", "turn", "turn-secret", "users", "url", "log",
-    "max-connections", "max-per-ip", "max-message", "max-rate", "max-calls", "allow-origin",
-    "trust-proxy",
-];
-
-/// Of these, the ones that can be repeated. In the environment they take several, with commas.
-const REPEATABLE: [&str; 3] = ["turn", "allow-origin", "trust-proxy"];
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
     /// Serve.
     Run(Config),
-    /// Say whether that would work.
+    /// Read all files and log what a start would log, then exit.
     Check(Config),
-    /// Print [`Limits::report`].
-    PrintLimits(Config),
-    /// Change or show this users file.
-    User(PathBuf, UserAction),
+    /// Make a token for a user.
+    NewUser {
+        /// The user's name.
+        name: String,
+        /// The call page that the user's link opens.
+        url: String,
+    },
     /// Print [`HELP`].
     Help,
     /// Print the version.
     Version,
 }
 
-/// Everything an operator can choose.
+/// Everything that an operator can choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// For `ws://` and `http://`: where to listen, the first of these that can be had. None if empty.
+    /// Addresses for `ws://` and `http://`: the first one that can be bound is used. Empty for off.
     pub listen: Vec<SocketAddr>,
     /// The same for `wss://` and `https://`.
     pub tls_listen: Vec<SocketAddr>,
-    /// Whether anybody asked for TLS in any way: then without it the program does not start.
-    pub tls_required: bool,
-    /// The certificate.
-    pub certificate: CertificateFiles,
+    /// Whether an option asks for TLS. The program does not start without it then.
+    pub tls_requested: bool,
+    /// The certificate, followed by the rest of its chain, PEM.
+    pub cert: PathBuf,
+    /// The certificate's private key, PEM.
+    pub key: PathBuf,
     /// A JSON array, as `RTCPeerConnection` takes it.
-    pub ice_servers: String,
+    pub ice_servers: Option<PathBuf>,
     /// The TURN server, if there is one.
     pub turn: Option<TurnOptions>,
-    /// How much clients may do.
-    pub limits: Limits,
-    /// Who may log in; everybody without it.
+    /// The users who may log in; everybody without this file.
     pub users: Option<PathBuf>,
-    /// Pages that may connect, besides our own; empty for all.
+    /// Pages that may connect, besides the server's own; empty for all.
     pub allow_origin: Vec<String>,
-    /// Proxies whose `X-Forwarded-For` counts.
+    /// Reverse proxies whose `X-Forwarded-For` is believed.
     pub trust_proxy: Vec<Network>,
-    /// The least important lines that are still logged.
+    /// What clients may use.
+    pub limits: Limits,
+    /// The least important level that is logged.
     pub log: LevelFilter,
 }
 
-/// A TURN server that believes whom we vouch for.
+/// A TURN server that accepts credentials made with a shared secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TurnOptions {
     /// Its addresses, at most [`MAX_TURN_URLS`] bytes together.
     pub urls: Vec<String>,
-    /// The file with the secret that it shares with us.
+    /// The file with the secret.
     pub secret: PathBuf,
 }
 
-/// What to do with the users file.
-#[derive(Debug, PartialEq, Eq)]
-pub enum UserAction {
-    /// Add this user, and print the token and a link to the page.
-    Add {
-        /// The user's name.
-        name: String,
-        /// Where the page is.
-        url: String,
-    },
-    /// Remove this user.
-    Remove(String),
-    /// Print the users' names, a line each.
-    List,
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: both_families(8080),
+            tls_listen: both_families(8443),
+            tls_requested: false,
+            cert: "certs/cert.pem".into(),
+            key: "certs/key.pem".into(),
+            ice_servers: None,
+            turn: None,
+            users: None,
+            allow_origin: vec![],
+            trust_proxy: vec![],
+            limits: Limits::default(),
+            log: LevelFilter::Info,
+        }
+    }
 }
 
-/// Where a certificate and its private key lie, both PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// The certificate, followed by the rest of its chain.
-    pub cert: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-}
-
-/// Why there is no [`Config`].
-#[derive(Debug, PartialEq, Eq)]
-pub enum ConfigError {
-    /// The words of the command line or the environment are wrong (exit code 2).
-    Usage(String),
-    /// A file that they name is (exit code 1).
-    File(String),
+/// What the options say that is not part of a [`Config`] by itself.
+#[derive(Default)]
+struct Parser {
+    config: Config,
+    turn_urls: Vec<String>,
+    turn_secret: Option<PathBuf>,
+    new_user: Option<String>,
+    url: Option<String>,
 }
 
 impl Command {
-    /// Reads arguments (without the program's name) and environment.
+    /// Parses arguments, without the program's name. Of an option that is given twice the last one
+    /// counts, unless it can be repeated.
     ///
     /// # Errors
-    /// An unknown option, a value that cannot be used, or a bad ICE servers' file.
-    pub fn parse(
-        arguments: impl IntoIterator<Item = OsString>,
-        environment: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Command, ConfigError> {
-        let mut options = Options(Vec::new());
-        let mut command: fn(Config) -> Command = Command::Run;
-        let mut words = Vec::new();
-        let mut parser = lexopt::Parser::from_args(arguments);
-        while let Some(argument) = parser.next().map_err(usage)? {
-            use lexopt::prelude::*;
-            match argument {
+    /// An unknown option, or a value that is empty or can't be used.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt::Error> {
+        let mut lexer = lexopt::Parser::from_args(arguments);
+        let mut parser = Parser::default();
+        let mut check = false;
+        while let Some(argument) = lexer.next()? {
+            let option = match argument {
                 Long("help") | Short('h') => return Ok(Command::Help),
                 Long("version") | Short('V') => return Ok(Command::Version),
-                Long("check") => command = Command::Check,
-                Long("print-limits") => command = Command::PrintLimits,
-                Long(name) if OPTIONS.contains(&name) => {
-                    let (option, source) = (name.to_string(), format!("--{name}"));
-                    let value = parser.value().map_err(usage)?;
-                    options.0.push(Given { option, source, value });
+                Long("check") => {
+                    check = true;
+                    continue;
                 }
-                Value(word) if word == "user" || !words.is_empty() => {
-                    words.push(word.string().map_err(usage)?);
-                }
-                unknown => return Err(usage(unknown.unexpected())),
-            }
-        }
-        options.add_environment(environment);
-        if let [_user, words @ ..] = &words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            return user_command(words, &options);
-        }
-        Ok(command(Config::read(&options)?))
-    }
-}
-
-impl Config {
-    fn read(options: &Options) -> Result<Config, ConfigError> {
-        let limit = |option: &str, default: usize| {
-            let wanted = "a whole number, or 0 for no limit";
-            let limit = options.read(option, wanted, |text| text.parse().ok())?.pop();
-            Ok(if limit == Some(0) { usize::MAX } else { limit.unwrap_or(default) })
-        };
-        let max_message = limit("max-message", Limits::default().max_message)?;
-        if (LARGEST_MESSAGE + 1..usize::MAX).contains(&max_message) {
-            return Err(usage(format!("--max-message takes at most {LARGEST_MESSAGE}")));
-        }
-        let listen = |option: &str, port: u16| {
-            let everywhere =
-                || vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
-            let wanted = "an address and a port, such as 0.0.0.0:8080 or [::1]:8080, or off";
-            let addresses = options.read(option, wanted, |text| match text {
-                "off" => Some(vec![]),
-                address => Some(vec![address.parse().ok()?]),
-            });
-            Ok(addresses?.pop().unwrap_or_else(everywhere))
-        };
-        let default = Limits::default();
-        let config = Config {
-            listen: listen("listen", DEFAULT_PORT)?,
-            tls_listen: listen("tls-listen", DEFAULT_TLS_PORT)?,
-            tls_required: ["tls-listen", "cert", "key"].iter().any(|option| options.has(option)),
-            certificate: CertificateFiles {
-                cert: options.path("cert").unwrap_or_else(|| DEFAULT_CERT.into()),
-                key: options.path("key").unwrap_or_else(|| DEFAULT_KEY.into()),
-            },
-            ice_servers: match options.path("ice-servers") {
-                None => "[]".into(),
-                Some(path) => read_ice_servers(&path).map_err(|problem| {
-                    let path = path.display();
-                    ConfigError::File(format!("cannot use the ICE servers' file {path}: {problem}"))
-                })?,
-            },
-            turn: turn_options(options)?,
-            limits: Limits {
-                max_connections: limit("max-connections", default.max_connections)?,
-                max_per_ip: limit("max-per-ip", default.max_per_ip)?,
-                max_message: max_message.min(LARGEST_MESSAGE),
-                max_rate: limit("max-rate", default.max_rate)?,
-                max_calls: limit("max-calls", default.max_calls)?,
-            },
-            users: options.path("users"),
-            allow_origin: options.read(
-                "allow-origin",
-                "an origin, such as https://example.org",
-                origin,
-            )?,
-            trust_proxy: options.read(
-                "trust-proxy",
-                "an address or a network, such as 127.0.0.1 or 10.0.0.0/8",
-                |text| text.parse().ok(),
-            )?,
-            log: options
-                .read("log", "off, error, warn, info, debug or trace", |text| text.parse().ok())?
-                .pop()
-                .unwrap_or(LevelFilter::Info),
-        };
-        if config.listen.is_empty() && config.tls_listen.is_empty() {
-            return Err(usage("--listen and --tls-listen are both off: there is nothing to do"));
-        }
-        Ok(config)
-    }
-}
-
-/// Reads a text file of the operator's, without the byte order mark that some editors put in front.
-/// A running server reads some of these again, and must neither wait for a pipe nor run out of memory.
-///
-/// # Errors
-/// It can't be read, is no ordinary file, is larger than [`MAX_FILE`], or not UTF-8 (which is
-/// [`io::ErrorKind::InvalidData`]).
-pub fn read_file(path: &Path) -> io::Result<String> {
-    let file = fs::metadata(path)?;
-    if !file.is_file() {
-        return Err(io::Error::other("a directory or a pipe, not an ordinary file"));
-    }
-    if file.len() > MAX_FILE {
-        return Err(io::Error::other(format!("larger than {MAX_FILE} bytes")));
-    }
-    let text = fs::read_to_string(path)?;
-    // Without a copy of what may be 1 MiB.
-    Ok(if let Some(rest) = text.strip_prefix('\u{feff}') { rest.into() } else { text })
-}
-
-fn usage(problem: impl fmt::Display) -> ConfigError {
-    ConfigError::Usage(problem.to_string())
-}
-
-/// All values that options were given, in order.
-struct Options(Vec<Given>);
-
-/// One of them, and where it stood: `--max-rate` or `SIGNAL_MAX_RATE`.
-struct Given {
-    option: String,
-    source: String,
-    value: OsString,
-}
-
-impl Options {
-    /// Adds the variables, each unless an argument says otherwise. One that is set to nothing counts
-    /// as not set, as in `SIGNAL_CERT= signal-server`.
-    fn add_environment(&mut self, environment: impl Fn(&str) -> Option<OsString>) {
-        for option in OPTIONS {
-            if self.has(option) {
-                continue;
-            }
-            let source = format!("SIGNAL_{}", option.to_uppercase().replace('-', "_"));
-            let value = environment(&source).unwrap_or_default();
-            let values = match REPEATABLE.contains(&option) {
-                true => value.to_string_lossy().split([',', ' ']).map(OsString::from).collect(),
-                false => vec![value],
+                // The help lists every option that takes a value.
+                Long(option) if HELP.contains(&format!("  --{option} ")) => option.to_string(),
+                unknown => return Err(unknown.unexpected()),
             };
-            for value in values.into_iter().filter(|value| !value.is_empty()) {
-                self.0.push(Given { option: option.into(), source: source.clone(), value });
+            let value = lexer.value()?.string()?;
+            if value.is_empty() {
+                return Err(format!("--{option} has an empty value").into());
+            }
+            if let Err(expected) = parser.set(&option, &value) {
+                return Err(format!("--{option} takes {expected}, not {value:?}").into());
             }
         }
+        parser.finish(check)
+    }
+}
+
+impl Parser {
+    /// Sets one option; an error says what the option takes.
+    fn set(&mut self, option: &str, value: &str) -> Result<(), &'static str> {
+        let config = &mut self.config;
+        let limits = &mut config.limits;
+        config.tls_requested |= matches!(option, "tls-listen" | "cert" | "key");
+        match option {
+            "listen" => config.listen = addresses(value)?,
+            "tls-listen" => config.tls_listen = addresses(value)?,
+            "cert" => config.cert = value.into(),
+            "key" => config.key = value.into(),
+            "ice-servers" => config.ice_servers = Some(value.into()),
+            "turn" => self.turn_urls.push(turn_url(value)?),
+            "turn-secret" => self.turn_secret = Some(value.into()),
+            "users" => config.users = Some(value.into()),
+            "new-user" => self.new_user = Some(value.into()),
+            "url" => self.url = Some(page_url(value)?),
+            "allow-origin" => config.allow_origin.push(origin(value)?),
+            "trust-proxy" => config
+                .trust_proxy
+                .push(value.parse().map_err(|()| "an address or a network, such as 10.0.0.0/8")?),
+            "max-connections" => limits.max_connections = limit(value)?,
+            "max-per-ip" => limits.max_per_ip = limit(value)?,
+            "max-message" => limits.max_message = message_limit(value)?,
+            "max-rate" => limits.max_rate = limit(value)?,
+            "max-calls" => limits.max_calls = limit(value)?,
+            "log" => {
+                config.log = value.parse().map_err(|_| "off, error, warn, info, debug or trace")?;
+            }
+            _ => return Err("no value"),
+        }
+        Ok(())
     }
 
-    fn all(&self, option: &str) -> impl DoubleEndedIterator<Item = &Given> {
-        self.0.iter().filter(move |given| given.option == option)
-    }
-
-    fn has(&self, option: &str) -> bool {
-        self.all(option).next().is_some()
-    }
-
-    fn path(&self, option: &str) -> Option<PathBuf> {
-        self.all(option).next_back().map(|given| PathBuf::from(&given.value))
-    }
-
-    /// What `parse` makes of each of an option's values. (Of one that can't be repeated, callers take
-    /// the last.) If it makes nothing of one, the error says what is `wanted`.
-    fn read<T>(
-        &self,
-        option: &str,
-        wanted: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<Vec<T>, ConfigError> {
-        let read = |Given { source, value, .. }: &Given| {
-            let parsed = value.to_str().and_then(&parse);
-            parsed.ok_or_else(|| usage(format!("{source} takes {wanted}, not {value:?}")))
+    /// Checks what options say together.
+    fn finish(self, check: bool) -> Result<Command, lexopt::Error> {
+        let Parser { mut config, turn_urls, turn_secret, new_user, url } = self;
+        if config.listen.is_empty() && config.tls_listen.is_empty() {
+            return Err("--listen and --tls-listen are both off: there is nothing to do".into());
+        }
+        if turn_urls.concat().len() > MAX_TURN_URLS {
+            return Err(format!("all --turn together take at most {MAX_TURN_URLS} bytes").into());
+        }
+        config.turn = match turn_secret {
+            Some(secret) if !turn_urls.is_empty() => Some(TurnOptions { urls: turn_urls, secret }),
+            None if turn_urls.is_empty() => None,
+            _ => return Err("--turn and --turn-secret need each other".into()),
         };
-        self.all(option).map(read).collect()
-    }
-}
-
-/// What comes after the word `user`.
-fn user_command(words: &[&str], options: &Options) -> Result<Command, ConfigError> {
-    let page = |url: &str| (url.starts_with("http") && !url.contains('#')).then(|| url.to_string());
-    let wanted = "the page's address, such as https://call.example.org/";
-    let url = options.read("url", wanted, page)?.pop().unwrap_or_else(|| DEFAULT_URL.into());
-    let action = match *words {
-        ["add", name] => UserAction::Add { name: name.into(), url },
-        ["remove", name] => UserAction::Remove(name.into()),
-        ["list"] => UserAction::List,
-        _ => return Err(usage("user takes: add NAME, remove NAME, or list")),
-    };
-    match options.path("users") {
-        Some(file) => Ok(Command::User(file, action)),
-        None => Err(usage("user needs the users file: --users FILE")),
-    }
-}
-
-/// An origin as browsers write it: scheme, host and, unless it is the usual one, port (RFC 6454).
-fn origin(text: &str) -> Option<String> {
-    let (scheme, host) = text.split_once("://")?;
-    let is_origin = !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@']);
-    is_origin.then(|| text.into())
-}
-
-fn turn_url(text: &str) -> Option<String> {
-    let host = text.strip_prefix("turn:").or_else(|| text.strip_prefix("turns:"))?;
-    let is_host = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic());
-    is_host.then(|| text.into())
-}
-
-/// Both or neither: servers with a secret of ours.
-fn turn_options(options: &Options) -> Result<Option<TurnOptions>, ConfigError> {
-    let wanted = "an address such as turn:turn.example.org:3478";
-    let urls: Vec<String> = options.read("turn", wanted, turn_url)?;
-    match options.path("turn-secret") {
-        None if urls.is_empty() => Ok(None),
-        None => {
-            Err(usage("--turn needs --turn-secret; servers with a password go into --ice-servers"))
-        }
-        Some(_) if urls.is_empty() => Err(usage("--turn-secret needs a server: --turn URL")),
-        Some(_) if urls.concat().len() > MAX_TURN_URLS => {
-            Err(usage(format!("all --turn together take at most {MAX_TURN_URLS} bytes")))
-        }
-        Some(secret) => Ok(Some(TurnOptions { urls, secret })),
-    }
-}
-
-/// The file's JSON array, checked as far as `RTCPeerConnection` would refuse it: the operator
-/// should hear of it at start, not every user at every call.
-fn read_ice_servers(path: &Path) -> Result<String, String> {
-    let text = read_file(path).map_err(|error| error.to_string())?;
-    let servers: Vec<Value> = serde_json::from_str(&text)
-        .map_err(|error| format!("it must be a JSON array of servers: {error}"))?;
-    for (index, server) in servers.iter().enumerate() {
-        check_ice_server(server).map_err(|problem| format!("entry {index} {problem}"))?;
-    }
-    Ok(Value::Array(servers).to_string())
-}
-
-fn check_ice_server(server: &Value) -> Result<(), String> {
-    let urls = match server.get("urls") {
-        Some(Value::Array(urls)) if !urls.is_empty() => urls,
-        Some(url @ Value::String(_)) => slice::from_ref(url),
-        _ => return Err(r#"needs "urls": a string or an array of strings"#.into()),
-    };
-    for url in urls {
-        let (scheme, host) = url.as_str().and_then(|url| url.split_once(':')).unwrap_or_default();
-        if !matches!(scheme, "stun" | "stuns" | "turn" | "turns") || host.is_empty() {
-            return Err(format!(
-                "has the url {url}; it must start with stun:, stuns:, turn: or turns:"
-            ));
-        }
-        let text = |field| server.get(field).is_some_and(Value::is_string);
-        if scheme.starts_with("turn") && !(text("username") && text("credential")) {
-            return Err(format!(r#"has the url {url}, which needs "username" and "credential""#));
+        match (new_user, url) {
+            (Some(name), url) => {
+                let url = url.unwrap_or_else(|| "https://localhost:8443/".into());
+                Ok(Command::NewUser { name, url })
+            }
+            (None, Some(_)) => Err("--url needs --new-user".into()),
+            _ if check => Ok(Command::Check(config)),
+            _ => Ok(Command::Run(config)),
         }
     }
-    Ok(())
+}
+
+fn both_families(port: u16) -> Vec<SocketAddr> {
+    vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]
+}
+
+fn addresses(value: &str) -> Result<Vec<SocketAddr>, &'static str> {
+    match value.parse() {
+        Ok(address) => Ok(vec![address]),
+        Err(_) if value == "off" => Ok(vec![]),
+        Err(_) => Err("an address and a port, such as 0.0.0.0:8080 or [::1]:8080, or off"),
+    }
+}
+
+/// A limit; 0 stands for none.
+fn limit(value: &str) -> Result<usize, &'static str> {
+    match value.parse() {
+        Ok(0) => Ok(usize::MAX),
+        Ok(limit) => Ok(limit),
+        Err(_) => Err("a whole number, or 0 for no limit"),
+    }
+}
+
+fn message_limit(value: &str) -> Result<usize, &'static str> {
+    match limit(value)? {
+        usize::MAX => Ok(LARGEST_MESSAGE),
+        limit if limit <= LARGEST_MESSAGE => Ok(limit),
+        _ => Err("at most 67108864 bytes"),
+    }
+}
+
+/// An origin as browsers write it: scheme, host and, unless it is the default, port (RFC 6454).
+fn origin(value: &str) -> Result<String, &'static str> {
+    match value.split_once("://") {
+        Some((scheme, host))
+            if !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@']) =>
+        {
+            Ok(value.into())
+        }
+        _ => Err("an origin, such as https://example.org"),
+    }
+}
+
+fn turn_url(value: &str) -> Result<String, &'static str> {
+    match value.split_once(':') {
+        Some(("turn" | "turns", host))
+            if !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic()) =>
+        {
+            Ok(value.into())
+        }
+        _ => Err("an address such as turn:turn.example.org:3478"),
+    }
+}
+
+fn page_url(value: &str) -> Result<String, &'static str> {
+    if value.starts_with("http") && !value.contains('#') {
+        return Ok(value.into());
+    }
+    Err("the call page's address, such as https://call.example.org/")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(arguments: &[&str], environment: &[(&str, &str)]) -> Config {
-        let variable = |name: &str| {
-            environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
-        };
-        match Command::parse(arguments.iter().map(Into::into), variable) {
+    fn command(arguments: &[&str]) -> Result<Command, lexopt::Error> {
+        Command::parse(arguments.iter().map(Into::into))
+    }
+
+    fn parse(arguments: &[&str]) -> Config {
+        match command(arguments) {
             Ok(Command::Run(config)) => config,
             other => panic!("{other:?}"),
         }
     }
 
-    fn both_families(port: u16) -> Vec<SocketAddr> {
-        ["[::]", "0.0.0.0"].map(|ip| format!("{ip}:{port}").parse().unwrap()).to_vec()
+    #[test]
+    fn any_option_about_tls_requests_it() {
+        assert!(parse(&["--cert", "c"]).tls_requested);
+        assert!(parse(&["--key", "k"]).tls_requested);
+        assert!(parse(&["--tls-listen", "[::1]:8443"]).tls_requested);
+        assert!(!parse(&["--listen", "off"]).tls_requested);
+        assert!(parse(&["--tls-listen", "off", "--cert", "c"]).tls_listen.is_empty());
     }
 
     #[test]
-    fn the_defaults() {
-        assert_eq!(
-            parse(&[], &[]),
-            Config {
-                listen: both_families(8080),
-                tls_listen: both_families(8443),
-                tls_required: false,
-                certificate: CertificateFiles {
-                    cert: "certs/cert.pem".into(),
-                    key: "certs/key.pem".into()
-                },
-                ice_servers: "[]".into(),
-                turn: None,
-                limits: Limits::default(),
-                users: None,
-                allow_origin: vec![],
-                trust_proxy: vec![],
-                log: LevelFilter::Info,
-            }
-        );
-    }
-
-    #[test]
-    fn any_word_about_tls_makes_it_required() {
-        let required = |arguments: &[&str]| parse(arguments, &[]).tls_required;
-        assert!(required(&["--cert", "c"]));
-        assert!(required(&["--key", "k"]));
-        assert!(required(&["--tls-listen", "[::1]:8443"]));
-        assert!(!required(&["--listen", "off"]));
-        assert!(parse(&["--tls-listen", "off", "--cert", "c"], &[]).tls_listen.is_empty());
-        assert!(parse(&[], &[("SIGNAL_CERT", "c")]).tls_required);
-    }
-
-    #[test]
-    fn an_argument_wins_over_the_environment_and_the_last_one_over_the_first() {
-        let environment = [("SIGNAL_LOG", "warn"), ("SIGNAL_LISTEN", "off")];
-        assert_eq!(parse(&[], &environment).log, LevelFilter::Warn);
-        assert_eq!(parse(&[], &environment).listen, []);
-        assert_eq!(parse(&["--log=debug"], &environment).log, LevelFilter::Debug);
-        assert_eq!(
-            parse(&["--log", "off", "--log", "ERROR"], &environment).log,
-            LevelFilter::Error
-        );
-        assert_eq!(parse(&[], &[("SIGNAL_LOG", "")]).log, LevelFilter::Info);
+    fn the_last_one_counts_unless_an_option_can_be_repeated() {
+        let config = parse(&["--log", "off", "--log", "ERROR", "--max-calls=8", "--max-calls=7"]);
+        assert_eq!((config.log, config.limits.max_calls), (LevelFilter::Error, 7));
+        let config = parse(&["--allow-origin=https://c", "--allow-origin", "http://d:81"]);
+        assert_eq!(config.allow_origin, ["https://c", "http://d:81"]);
+        let config =
+            parse(&["--turn", "turn:a", "--turn=turns:b:1?transport=tcp", "--turn-secret=s"]);
+        let urls = vec!["turn:a".into(), "turns:b:1?transport=tcp".into()];
+        assert_eq!(config.turn, Some(TurnOptions { urls, secret: "s".into() }));
     }
 
     #[test]
     fn a_limit_of_0_is_none() {
-        let limits =
-            parse(&["--max-rate", "0", "--max-calls=7"], &[("SIGNAL_MAX_PER_IP", "3")]).limits;
+        let limits = parse(&["--max-rate", "0", "--max-message=0"]).limits;
         let default = Limits::default();
-        let wanted = Limits { max_rate: usize::MAX, max_calls: 7, max_per_ip: 3, ..default };
+        let wanted = Limits { max_rate: usize::MAX, max_message: LARGEST_MESSAGE, ..default };
         assert_eq!(limits, wanted);
+        assert!(command(&["--max-message", &(LARGEST_MESSAGE + 1).to_string()]).is_err());
+        assert_eq!(LARGEST_MESSAGE, 67108864, "as the error says");
     }
 
     #[test]
-    fn repeatable_options_add_up_and_replace_the_environment() {
-        let environment = [
-            ("SIGNAL_ALLOW_ORIGIN", "https://a.example, http://b.example:81"),
-            ("SIGNAL_TRUST_PROXY", "127.0.0.1,::1"),
-        ];
-        let config = parse(&[], &environment);
-        assert_eq!(config.allow_origin, ["https://a.example", "http://b.example:81"]);
-        assert_eq!(config.trust_proxy.len(), 2);
-        let config =
-            parse(&["--allow-origin=https://c", "--allow-origin", "https://d"], &environment);
-        assert_eq!(config.allow_origin, ["https://c", "https://d"]);
-        for wrong in ["a.example", "https://", "https://a/", "*"] {
-            let arguments = ["--allow-origin", wrong].map(Into::into);
-            assert!(matches!(Command::parse(arguments, |_| None), Err(ConfigError::Usage(_))));
-        }
-    }
-
-    #[test]
-    fn a_turn_server_needs_a_secret_and_the_reverse() {
-        let turn = parse(
-            &["--turn", "turn:a", "--turn=turns:b:1?transport=tcp"],
-            &[("SIGNAL_TURN_SECRET", "s"), ("SIGNAL_TURN", "turn:c")],
-        )
-        .turn;
-        let urls = vec!["turn:a".into(), "turns:b:1?transport=tcp".into()];
-        assert_eq!(turn, Some(TurnOptions { urls, secret: "s".into() }));
+    fn values_that_cannot_be_used_are_refused() {
         let long = format!("turn:{}", "x".repeat(MAX_TURN_URLS));
-        let cases: [&[&str]; 7] = [
+        for arguments in [
+            &["--allow-origin", "a.example"][..],
+            &["--allow-origin", "https://"],
+            &["--allow-origin", "https://a/"],
+            &["--allow-origin", "*"],
+            &["--trust-proxy", "localhost"],
+            &["--max-rate", "-1"],
             &["--turn", "turn:a"],
             &["--turn-secret", "s"],
             &["--turn-secret", "s", "--turn", "stun:a"],
@@ -503,27 +317,26 @@ mod tests {
             &["--turn-secret", "s", "--turn", "turn.example.org"],
             &["--turn-secret", "s", "--turn", "turn:a\"b\n"],
             &["--turn-secret", "s", "--turn", &long],
-        ];
-        for arguments in cases {
-            let parsed = Command::parse(arguments.iter().map(Into::into), |_| None);
-            assert!(matches!(parsed, Err(ConfigError::Usage(_))), "{arguments:?}");
+            &["--url", "https://a/"],
+            &["--new-user", "a", "--url", "a.example"],
+            &["--listen", "off", "--tls-listen", "off"],
+        ] {
+            assert!(command(arguments).is_err(), "{arguments:?}");
         }
     }
 
+    /// Every option in the help is set by something, and so an empty value of any is an error.
     #[test]
-    fn every_option_is_in_the_help_and_looked_for() {
-        let code: String = include_str!("config.rs").split_whitespace().collect();
-        for option in OPTIONS {
-            assert!(HELP.contains(&format!("--{option} ")), "{option}");
-            let calls = ["read", "path", "limit", "listen"];
-            let is_read = |call| code.contains(&format!("{call}(\"{option}\""));
-            assert!(calls.into_iter().any(is_read), "{option}");
+    fn every_option_in_the_help_is_known_and_refuses_an_empty_value() {
+        let options = HELP.split_whitespace().filter(|word| word.starts_with("--"));
+        let mut count = 0;
+        for option in options.filter(|word| !["--help", "--version", "--check"].contains(word)) {
+            let problem = command(&[option, ""]).unwrap_err().to_string();
+            assert_eq!(problem, format!("{option} has an empty value"));
+            let problem = command(&[option, " "]);
+            assert!(!format!("{problem:?}").contains("takes no value"), "{option}");
+            count += 1;
         }
-    }
-
-    #[test]
-    fn both_listeners_off_is_refused() {
-        let arguments = ["--listen", "off", "--tls-listen", "off"].map(Into::into);
-        assert!(matches!(Command::parse(arguments, |_| None), Err(ConfigError::Usage(_))));
+        assert!(count >= 18, "{count}");
     }
 }

@@ -1,45 +1,45 @@
-//! Credentials for the operator's TURN server, good for [`TURN_TTL`].
+//! Credentials for the operator's TURN server, valid for [`TURN_TTL`].
 //!
-//! The TURN server knows nobody's name. It shares a secret with this one, and believes a user name
-//! that says until when it is good and a password that only the secret can make of that: coturn's
-//! `use-auth-secret` (draft-uberti-behave-turn-rest-00, section 2.2). No message goes between the
-//! two servers, and nobody learns the secret.
+//! The TURN server has no list of users. It shares a secret with this server, and accepts a user name
+//! that contains an expiry time, with the HMAC of that user name as the password: coturn's
+//! `use-auth-secret` (draft-uberti-behave-turn-rest-00, section 2.2). The two servers exchange no
+//! message, and no client learns the secret.
 
 use std::time::SystemTime;
 
 use data_encoding::BASE64;
+use log::info;
 use serde_json::json;
 use sha1::{Digest, Sha1};
 
 use crate::limits::TURN_TTL;
 use crate::names::percent_encode;
-use crate::operator::config::{TurnOptions, read_file};
+use crate::operator::config::TurnOptions;
+use crate::operator::watched_files::read_file;
 
-/// The TURN server, and what it takes to vouch for a user.
+/// The TURN server's addresses, and the secret that makes credentials for it.
 pub struct Turn {
     urls: Vec<String>,
     secret: String,
 }
 
 impl Turn {
-    /// Reads the secret: the file's one line.
+    /// Reads the secret: the one line of its file.
     ///
     /// # Errors
-    /// A sentence for the operator: it can't be read, or it is not one line.
+    /// A sentence for the operator: the file can't be read, or is not one line.
     pub fn load(options: &TurnOptions) -> Result<Turn, String> {
-        let path = options.secret.display();
-        let text = read_file(&options.secret)
-            .map_err(|error| format!("cannot read the TURN secret {path}: {error}"))?;
+        let text = read_file(&options.secret)?;
         let secret = text.trim();
         if secret.is_empty() || secret.contains('\n') {
-            return Err(format!(
-                "the TURN secret {path} must be one line; to make one, run: openssl rand -hex 32"
-            ));
+            let path = options.secret.display();
+            return Err(format!("{path} must be one line; create it with: openssl rand -hex 32"));
         }
+        info!("TURN credentials are made for {}", options.urls.join(", "));
         Ok(Turn { urls: options.urls.clone(), secret: secret.into() })
     }
 
-    /// A JSON array as `RTCPeerConnection` takes it, of the one server, for the user `name`.
+    /// The `iceServers` of an `RTCPeerConnection`, as JSON, with new credentials for the user `name`.
     pub fn ice_servers(&self, name: &str) -> String {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let expiry = (now + TURN_TTL).as_secs();
@@ -49,7 +49,7 @@ impl Turn {
     }
 }
 
-/// RFC 2104, section 2, with SHA-1, whose block is 64 bytes. We only make these; who compares them is the TURN server.
+/// HMAC (RFC 2104, section 2) with SHA-1, whose block is 64 bytes.
 fn hmac_sha1(key: &[u8], text: &[u8]) -> [u8; 20] {
     let hashed: [u8; 20] = Sha1::digest(key).into();
     let key = if key.len() > 64 { &hashed } else { key };

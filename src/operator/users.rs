@@ -1,184 +1,231 @@
-//! Who may log in: those in the users file, with their tokens. Whoever edits that file need not
-//! restart the server.
+//! Who may log in: the names and tokens in the users file.
+//!
+//! Each line of that file is a name, a colon, and the SHA-256 of the user's token as 64 hex digits;
+//! `#` starts a comment line. A token is random and long, so that one plain hash protects it. The
+//! program reads this file and never writes it; it shows a token once, when it makes it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
-use log::{Level, log};
-use parking_lot::{Mutex, MutexGuard};
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
+use log::info;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 
 use crate::addresses::address_prefix;
-use crate::limits::{LOGIN_ADDRESSES, LOGIN_PAUSE, LOGIN_TRIES, LOGIN_WINDOW};
-use crate::operator::users_file::{self, TokenHash};
+use crate::limits::{LOGIN_ADDRESSES, LOGIN_DELAY, LOGIN_TRIES, LOGIN_WINDOW, TOKEN_BYTES};
+use crate::names::{is_valid_name, percent_encode};
+use crate::operator::watched_files::{TextFile, WatchedFiles};
 
-/// The users who may log in, as the file has them.
-pub struct Users {
-    path: PathBuf,
-    list: Mutex<List>,
+/// The SHA-256 of a user's token.
+pub type TokenHash = [u8; 32];
+
+/// The users who may log in.
+pub struct AllowedUsers {
+    hashes: WatchedFiles<BTreeMap<String, TokenHash>>,
+    failed_logins: Mutex<FailedLogins>,
 }
 
-struct List {
-    hashes: BTreeMap<String, TokenHash>,
-    /// What the last look found: the file's text, good or not, or why it can't be read.
-    found: Result<String, String>,
-    /// Whether somebody looks right now: nobody else does meanwhile, since the file can be large.
-    looking: bool,
-    /// The first wrong login of an address within [`LOGIN_WINDOW`], and how many there were since.
-    wrong: HashMap<IpAddr, (Instant, u32)>,
+/// The first failed login from each [`address_prefix`] within [`LOGIN_WINDOW`], and how many there
+/// were since.
+#[derive(Default)]
+struct FailedLogins(HashMap<IpAddr, (Instant, u32)>);
+
+/// What [`new_user`] makes.
+pub struct NewUser {
+    /// The user's line for the users file.
+    pub line: String,
+    /// The user's token and a link that logs in with it, for the operator to pass on.
+    pub secret: String,
 }
 
-impl Users {
-    /// Reads the file.
+impl AllowedUsers {
+    /// Reads the users file.
     ///
     /// # Errors
-    /// A sentence for the operator: it can't be read, or one of its lines can't.
-    pub fn open(path: &Path) -> Result<Users, String> {
-        let text = users_file::read(path)?;
-        let hashes = users_file::users_in(&text, path)?;
-        let list = List { hashes, found: Ok(text), looking: false, wrong: HashMap::new() };
-        Ok(Users { path: path.into(), list: Mutex::new(list) })
+    /// A sentence for the operator: the file can't be read, or one of its lines is wrong.
+    pub fn open(path: &Path) -> Result<AllowedUsers, String> {
+        let hashes = WatchedFiles::open(&[path], parse)?;
+        Ok(AllowedUsers { hashes, failed_logins: Mutex::default() })
     }
 
-    /// How many users may log in, as of the last look at the file.
-    pub fn count(&self) -> usize {
-        self.list.lock().hashes.len()
+    /// The hash of the token of the user `name`, if that user may log in.
+    pub fn token_hash(&self, name: &str) -> Option<TokenHash> {
+        self.hashes.get().get(name).copied()
     }
 
-    /// The hash of the user's token, if this is the token of a user called `name`. Waits for
-    /// [`LOGIN_PAUSE`] if too many logins from this address were wrong.
-    pub fn admit(&self, address: IpAddr, name: &str, token: &str) -> Option<TokenHash> {
-        if self.is_suspect(address) {
-            thread::sleep(LOGIN_PAUSE);
+    /// Returns the hash of `token` if it is the token of the user `name`, and counts a failed login
+    /// otherwise. Sleeps for [`LOGIN_DELAY`] first if `address` is throttled.
+    pub fn authenticate(&self, address: IpAddr, name: &str, token: &str) -> Option<TokenHash> {
+        if self.is_throttled(address) {
+            thread::sleep(LOGIN_DELAY);
         }
-        let given = users_file::token_hash(token);
-        // The same work for a name that is not there: no token has a hash of zeros.
-        let known = self.token_hash(name).unwrap_or_default();
-        // How long it takes to compare two hashes could tell of a hash, but of no token.
-        if given == known {
-            return Some(known);
+        // How long comparing two hashes takes could tell of a hash, but not of a token.
+        let given = hash(token);
+        if self.token_hash(name) == Some(given) {
+            return Some(given);
         }
-        self.list.lock().note_wrong(address_prefix(address), Instant::now());
+        self.failed_logins.lock().add(address_prefix(address), Instant::now());
         None
     }
 
-    /// Whether too many logins from this address were wrong.
-    pub fn is_suspect(&self, address: IpAddr) -> bool {
-        self.list.lock().is_suspect(address_prefix(address), Instant::now())
-    }
-
-    /// The hash of this user's token, if there is such a user. Looks at the file first, all of it, so
-    /// that no edit slips through. (With 12,000 users, a login was seen to take 0.2 ms longer.) One
-    /// that can't be read leaves the users as they were, and so does, for who comes meanwhile, one that
-    /// somebody else is reading.
-    pub fn token_hash(&self, name: &str) -> Option<TokenHash> {
-        let mut list = self.list.lock();
-        if !list.looking {
-            list.looking = true;
-            // Without the lock: a disk that hangs holds up this one client.
-            let found = MutexGuard::unlocked(&mut list, || users_file::read(&self.path));
-            list.looking = false;
-            if let Some((level, news)) = list.update(found, &self.path) {
-                MutexGuard::unlocked(&mut list, || log!(level, "{news}"));
-            }
-        }
-        list.hashes.get(name).copied()
+    /// Whether [`LOGIN_TRIES`] logins from this address failed within [`LOGIN_WINDOW`].
+    pub fn is_throttled(&self, address: IpAddr) -> bool {
+        self.failed_logins.lock().is_throttled(address_prefix(address), Instant::now())
     }
 }
 
-impl List {
-    /// Takes in what was found, and returns what to log about it, if it is new.
-    fn update(&mut self, found: Result<String, String>, path: &Path) -> Option<(Level, String)> {
-        if found == self.found {
-            return None;
-        }
-        self.found = found.clone();
-        match found.and_then(|text| users_file::users_in(&text, path)) {
-            Ok(hashes) => {
-                self.hashes = hashes;
-                let count = self.hashes.len();
-                Some((Level::Info, format!("{count} users may log in, says {}", path.display())))
-            }
-            Err(problem) => {
-                let remedy = "until that is mended, the users stay as they were";
-                Some((Level::Warn, format!("{problem}; {remedy}")))
-            }
-        }
+impl FailedLogins {
+    fn is_throttled(&mut self, prefix: IpAddr, now: Instant) -> bool {
+        self.0.retain(|_, (first, _)| now.duration_since(*first) < LOGIN_WINDOW);
+        self.0.get(&prefix).is_some_and(|(_, count)| *count >= LOGIN_TRIES)
     }
 
-    fn is_suspect(&mut self, block: IpAddr, now: Instant) -> bool {
-        self.wrong.retain(|_, (first, _)| now.duration_since(*first) < LOGIN_WINDOW);
-        self.wrong.get(&block).is_some_and(|(_, count)| *count >= LOGIN_TRIES)
-    }
-
-    fn note_wrong(&mut self, block: IpAddr, now: Instant) {
-        if self.wrong.len() < LOGIN_ADDRESSES || self.wrong.contains_key(&block) {
-            let (_, count) = self.wrong.entry(block).or_insert((now, 0));
-            *count = count.saturating_add(1);
+    /// Counts a failed login. In a full table the oldest entry makes room, so that failures from a
+    /// new address always count.
+    fn add(&mut self, prefix: IpAddr, now: Instant) {
+        if self.0.len() >= LOGIN_ADDRESSES && !self.0.contains_key(&prefix) {
+            let oldest = self.0.iter().min_by_key(|(_, (first, _))| *first);
+            if let Some(oldest) = oldest.map(|(prefix, _)| *prefix) {
+                self.0.remove(&oldest);
+            }
         }
+        let (_, count) = self.0.entry(prefix).or_insert((now, 0));
+        *count = count.saturating_add(1);
     }
+}
+
+/// Makes a token for the user `name`, and a link that opens the call page at `url` and logs in.
+///
+/// # Errors
+/// A sentence for the operator: `name` is not a valid name, or the system has no random bytes.
+pub fn new_user(name: &str, url: &str) -> Result<NewUser, String> {
+    if !is_valid_name(name) || name.starts_with('#') {
+        return Err(format!(
+            "{name:?} is not a valid name: 1 to 128 bytes, no control or invisible characters, no \
+             white space at either end, no # in front"
+        ));
+    }
+    let mut bytes = [0; TOKEN_BYTES];
+    getrandom::fill(&mut bytes).map_err(|error| format!("no random bytes: {error}"))?;
+    let token = BASE64URL_NOPAD.encode(&bytes);
+    let line = format!("{name}:{}\n", HEXLOWER.encode(&hash(&token)));
+    let encoded = percent_encode(name);
+    let secret = format!(
+        "The token of {name}, which is stored nowhere:\n\n  {token}\n\n\
+         A link that logs in as {name}:\n\n  {url}#user={encoded}&token={token}\n"
+    );
+    Ok(NewUser { line, secret })
+}
+
+fn hash(token: &str) -> TokenHash {
+    Sha256::digest(token).into()
+}
+
+fn parse(files: &[TextFile]) -> Result<BTreeMap<String, TokenHash>, String> {
+    let mut hashes = BTreeMap::new();
+    for TextFile { path, text } in files {
+        let path = path.display();
+        for (line, number) in text.lines().zip(1..) {
+            if line.trim().is_empty() || line.starts_with('#') {
+                continue;
+            }
+            // The error does not show the line, which may contain a token.
+            let problem = |what| format!("{path}: line {number} {what}");
+            let (name, hash) = parse_line(line)
+                .ok_or_else(|| problem("is not a name, a colon and a SHA-256 in hex digits"))?;
+            if hashes.insert(name.into(), hash).is_some() {
+                return Err(problem("repeats the name of an earlier line"));
+            }
+        }
+        info!("{} users may log in ({path})", hashes.len());
+    }
+    Ok(hashes)
+}
+
+/// A name may contain colons, so that the last one separates it from the hash.
+fn parse_line(line: &str) -> Option<(&str, TokenHash)> {
+    let (name, digits) = line.rsplit_once(':')?;
+    let hash = HEXLOWER_PERMISSIVE.decode(digits.trim_end().as_bytes()).ok()?;
+    if !is_valid_name(name) {
+        return None;
+    }
+    Some((name, hash.try_into().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
 
     const HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"; // "test"
 
-    /// As from a file with this text that has gone: so these users stay.
-    fn users(text: &str) -> Users {
-        let hashes = users_file::users_in(text, Path::new("users")).unwrap();
-        let path = PathBuf::from("/nowhere/users");
-        let list =
-            List { hashes, found: users_file::read(&path), looking: false, wrong: HashMap::new() };
-        Users { path, list: Mutex::new(list) }
+    fn parse(text: &str) -> Result<BTreeMap<String, TokenHash>, String> {
+        super::parse(&[TextFile { path: "users".into(), text: text.into() }])
+    }
+
+    fn prefix(number: u32) -> IpAddr {
+        Ipv4Addr::from_bits(number).into()
     }
 
     #[test]
-    fn only_the_right_token_of_a_known_name_is_admitted() {
-        let users = users(&format!("alice:{HASH}\nbob:{}", "0".repeat(64)));
-        let admitted = |ip: [u8; 4], name, token| users.admit(ip.into(), name, token).is_some();
-        assert!(admitted([192, 0, 2, 1], "alice", "test"));
-        for (last, name, token) in [
-            (2, "alice", ""),
-            (3, "alice", "Test"),
-            (4, "carol", "test"),
-            (5, "bob", ""),
-            (6, "", ""),
+    fn a_users_file_is_names_and_hashes_and_comments() {
+        let text = format!("# us\n\nalice:{HASH}\r\na:b:{}\n", HASH.to_uppercase());
+        let hashes = parse(&text).unwrap();
+        assert_eq!(hashes.len(), 2);
+        assert_eq!(hashes["alice"], hashes["a:b"]);
+        assert_eq!(hashes["alice"], hash("test"));
+        assert_eq!(parse("").unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_wrong_line_is_named_and_not_shown() {
+        for (line, word) in [
+            ("SECRET", "is not a name, a colon"),
+            ("SECRET:SECRET", "SHA-256"),
+            (&format!("SECRET:{HASH}0"), "SHA-256"),
+            (&format!("SECRET: {HASH}"), "SHA-256"),
+            (&format!(":{HASH}"), "is not a name"),
+            (&format!("SECRET\t:{HASH}"), "is not a name"),
+            (&format!("alice:{HASH}"), "repeats"),
         ] {
-            assert!(!admitted([192, 0, 2, last], name, token), "{name} {token}");
+            let problem = parse(&format!("alice:{HASH}\n{line}\n")).unwrap_err();
+            assert!(problem.starts_with("users: line 2 ") && problem.contains(word), "{problem}");
+            assert!(!problem.contains("SECRET"), "{problem}");
         }
     }
 
     #[test]
-    fn five_wrong_logins_in_a_minute_make_an_address_wait() {
-        let users = users("");
-        let (now, mut list) = (Instant::now(), users.list.lock());
-        let block = |ip: &str| address_prefix(ip.parse().unwrap());
+    fn five_failed_logins_in_a_minute_throttle_an_address() {
+        let (now, mut failed) = (Instant::now(), FailedLogins::default());
         for _ in 0..LOGIN_TRIES {
-            assert!(!list.is_suspect(block("2001:db8::1"), now));
-            list.note_wrong(block("2001:db8::1"), now);
+            assert!(!failed.is_throttled(prefix(1), now));
+            failed.add(prefix(1), now);
         }
-        assert!(list.is_suspect(block("2001:db8::2"), now));
-        assert!(!list.is_suspect(block("2001:db8:0:100::1"), now));
-        assert!(!list.is_suspect(block("2001:db8::1"), now + LOGIN_WINDOW));
-        assert!(list.wrong.is_empty());
+        assert!(failed.is_throttled(prefix(1), now));
+        assert!(!failed.is_throttled(prefix(2), now));
+        assert!(!failed.is_throttled(prefix(1), now + LOGIN_WINDOW));
+        assert!(failed.0.is_empty());
     }
 
     #[test]
-    fn addresses_with_wrong_logins_have_a_bound() {
-        let users = users("");
-        let (now, mut list) = (Instant::now(), users.list.lock());
-        for number in 0..10_000_u32 {
-            list.note_wrong(std::net::Ipv4Addr::from_bits(number).into(), now);
+    fn failures_from_a_new_address_count_when_the_table_is_full() {
+        let (start, mut failed) = (Instant::now(), FailedLogins::default());
+        for number in 0..LOGIN_ADDRESSES as u32 {
+            failed.add(prefix(number), start + Duration::from_millis(number.into()));
         }
-        assert_eq!(list.wrong.len(), LOGIN_ADDRESSES);
-        // Who comes then is not the one to suffer.
-        let stranger = [192, 0, 2, 1].into();
-        assert!(!list.is_suspect(stranger, now));
-        list.is_suspect(stranger, now + LOGIN_WINDOW);
-        assert!(list.wrong.is_empty());
+        let now = start + LOGIN_WINDOW / 2;
+        let stranger = prefix(u32::MAX);
+        for _ in 0..LOGIN_TRIES {
+            failed.add(stranger, now);
+        }
+        assert!(failed.is_throttled(stranger, now));
+        assert_eq!(failed.0.len(), LOGIN_ADDRESSES);
+        // The oldest made room, and no other.
+        assert!(!failed.0.contains_key(&prefix(0)) && failed.0.contains_key(&prefix(1)));
     }
 }

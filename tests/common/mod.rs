@@ -17,6 +17,7 @@ use std::{fs, thread};
 use native_tls::TlsConnector;
 use serde_json::{Value, json};
 use signal_server::limits::Timeouts;
+use signal_server::operator::files::OperatorFiles;
 use signal_server::operator::{config, listen};
 use signal_server::server;
 use tungstenite::{Error, Message, WebSocket};
@@ -364,13 +365,14 @@ impl Local {
 
     pub fn start_with(timeouts: Timeouts, more: &[&str]) -> Local {
         let arguments = [&options()[..], more].concat();
-        let command = config::Command::parse(arguments.iter().map(Into::into), |_| None);
+        let command = config::Command::parse(arguments.iter().map(Into::into));
         let Ok(config::Command::Run(config)) = command else { panic!("{command:?}") };
-        let listeners = listen::bind(&config).unwrap();
+        let files = OperatorFiles::load(&config).unwrap();
+        let listeners = listen::bind(&config, files.certificate.clone()).unwrap();
         let door = Door { plain: listeners[0].address, tls: listeners[1].address };
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
-            server::run(listeners, &config, timeouts, &stopped).unwrap();
+            server::run(listeners, files, &config, timeouts, &stopped).unwrap();
         });
         Local { door, stop: Some(stop), thread: Some(thread) }
     }

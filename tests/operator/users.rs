@@ -1,30 +1,41 @@
 //! The users file, as its operator and the users meet it: through the program, over real sockets.
 
-mod common;
-
-use std::fs::Permissions;
-use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Link, Local, Server, message, options, run, scratch};
+use crate::common::{
+    Client, Link, Local, Server, message, options, program, run, scratch, wait_until,
+};
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
-use signal_server::limits::{LOGIN_PAUSE, LOGIN_TRIES, MAX_FILE, Timeouts};
+use sha2::{Digest, Sha256};
+use signal_server::limits::{LOGIN_DELAY, LOGIN_TRIES, MAX_FILE, Timeouts};
 
-/// Runs `signal-server user …`, and returns its exit code and what it printed.
-fn user(file: &Path, arguments: &[&str]) -> (i32, String) {
-    run(&[&["user"], arguments, &["--users", file.to_str().unwrap()]].concat())
+/// Runs `signal-server --new-user NAME …`: its exit code, stdout and stderr.
+fn new_user(name: &str, more: &[&str]) -> (i32, String, String) {
+    let output = program().args(["--new-user", name]).args(more).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-/// Adds a user, and returns the token from the line that it stands in alone.
+/// Adds a user as an operator does, with `>>`, and returns the token.
 fn add(file: &Path, name: &str) -> String {
-    let (code, said) = user(file, &["add", name]);
-    assert_eq!(code, 0, "{said}");
-    let token = said.lines().find_map(|line| line.strip_prefix("  ")).unwrap();
-    token.to_string()
+    let (code, line, secret) = new_user(name, &[]);
+    assert_eq!(code, 0, "{secret}");
+    let mut file = OpenOptions::new().create(true).append(true).open(file).unwrap();
+    file.write_all(line.as_bytes()).unwrap();
+    secret.lines().find_map(|line| line.strip_prefix("  ")).unwrap().to_string()
+}
+
+/// Removes users as an operator does, in an editor.
+fn remove(file: &Path, names: &[&str]) {
+    let text = fs::read_to_string(file).unwrap();
+    let is_other = |line: &&str| !names.contains(&line.split(':').next().unwrap());
+    let kept: Vec<&str> = text.lines().filter(is_other).collect();
+    fs::write(file, kept.join("\n") + "\n").unwrap();
 }
 
 fn users_file(name: &str) -> PathBuf {
@@ -104,8 +115,18 @@ fn a_token_is_never_echoed_and_never_logged() {
     assert!(!fs::read_to_string(&file).unwrap().contains(&token));
 }
 
+/// Lets `name` log in again and again, since files are looked at when somebody asks, until the log
+/// has a line with this text.
+fn log_in_until(server: &Server, name: &str, token: &str, text: &str) {
+    wait_until(text, || {
+        let reply = log_in(&mut server.connect(Link::Plain), name, token);
+        assert_ne!(reply["reason"], "unauthorized", "{}", server.log());
+        server.log().contains(text)
+    });
+}
+
 #[test]
-fn an_edit_counts_from_the_next_login_on_and_a_broken_one_changes_nothing() {
+fn an_edit_counts_within_a_second_and_a_wrong_one_changes_nothing() {
     let file = users_file("edited");
     let alices = add(&file, "alice");
     let server = server(&file);
@@ -113,47 +134,45 @@ fn an_edit_counts_from_the_next_login_on_and_a_broken_one_changes_nothing() {
         log_in(&mut server.connect(Link::Plain), name, token)["success"] == "1"
     };
     let bobs = add(&file, "bob");
+    log_in_until(&server, "alice", &alices, "2 users may log in");
     assert!(enters("bob", &bobs));
 
     let good = fs::read_to_string(&file).unwrap();
     fs::write(&file, format!("{good}carol:{alices}\n")).unwrap();
-    assert!(enters("alice", &alices) && enters("bob", &bobs));
-    assert!(server.wait_for_log("the users stay as they were").contains("line 3 "));
-    assert!(!enters("carol", &alices));
+    log_in_until(&server, "alice", &alices, "the last good version stays in use");
+    let line = server.wait_for_log("the last good version stays in use");
+    assert!(line.contains("users: line 3 ") && line.contains(" WARN "), "{line}");
+    assert!(enters("bob", &bobs) && !enters("carol", &alices));
     fs::remove_file(&file).unwrap();
-    assert!(enters("alice", &alices) && enters("bob", &bobs));
-    server.wait_for_log("No such file");
-    assert_eq!(server.log().matches("stay as they were").count(), 2, "{}", server.log());
+    log_in_until(&server, "alice", &alices, "No such file");
+    assert!(enters("bob", &bobs));
+    assert_eq!(server.log().matches("stays in use").count(), 2, "{}", server.log());
     assert!(!server.log().contains(&alices));
 
     fs::write(&file, good.lines().next().unwrap()).unwrap();
-    assert!(enters("alice", &alices) && !enters("bob", &bobs));
+    log_in_until(&server, "alice", &alices, "1 users may log in");
+    wait_until("the new list is the one that counts", || {
+        server.log().matches("1 users may log in").count() == 2 || !enters("alice", &alices)
+    });
+    assert!(!enters("bob", &bobs));
 }
 
 #[test]
-fn what_is_no_file_of_users_holds_up_no_login() {
+fn what_is_no_file_of_users_delays_no_login() {
     let file = users_file("no file");
     let token = add(&file, "alice");
     let good = fs::read_to_string(&file).unwrap();
     let server = server(&file);
-    let mut alice = server.connect(Link::Plain);
-    let mut enters =
-        || log_in(&mut alice, "alice", &token)["reason"].as_str() != Some("unauthorized");
-    assert!(enters());
     fs::remove_file(&file).unwrap();
     assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
-    assert!(enters());
-    server.wait_for_log("not an ordinary file; until that is mended");
+    log_in_until(&server, "alice", &token, "users: not an ordinary file; the last good");
     fs::remove_file(&file).unwrap();
     File::create(&file).unwrap().set_len(MAX_FILE + 1).unwrap();
-    assert!(enters());
-    server.wait_for_log("larger than 1048576 bytes; until that is mended");
+    log_in_until(&server, "alice", &token, "larger than 1048576 bytes; the last good");
     // As some editors begin a file.
+    add(&file, "bob");
     fs::write(&file, format!("\u{feff}{good}")).unwrap();
-    assert!(enters());
-    assert_eq!(user(&file, &["list"]), (0, "alice\n".into()));
-    assert_eq!(user(&file, &["remove", "alice"]).0, 0);
-    assert!(!enters());
+    log_in_until(&server, "alice", &token, "1 users may log in");
 }
 
 #[test]
@@ -173,9 +192,7 @@ fn who_is_no_user_any_more_is_disconnected_at_the_next_keepalive() {
         <[Client; 4]>::try_from(clients).ok().expect("four");
     dave.send_json(&message("offer", "dave", "alice", json!(1)));
     alice.receive_json();
-    for name in ["alice", "bob", "carol"] {
-        assert_eq!(user(&file, &["remove", name]).0, 0);
-    }
+    remove(&file, &["alice", "bob", "carol"]);
     add(&file, "carol"); // with another token, as after a loss
     // One is silent but for pongs, and one talks all the time.
     assert_eq!(alice.closed_with(), 1008);
@@ -244,71 +261,25 @@ fn too_many_wrong_tokens_make_an_address_wait_and_then_the_right_one_gets_in() {
     // Who is in already, from the same address, does not notice.
     let own = message("candidate", "bob", "bob", json!(1));
     assert_eq!(bob.ask(&own), own);
-    assert!(start.elapsed() < LOGIN_PAUSE);
+    assert!(start.elapsed() < LOGIN_DELAY);
     assert_eq!(alice.receive_json()["success"], "1");
-    assert!(start.elapsed() >= LOGIN_PAUSE);
+    assert!(start.elapsed() >= LOGIN_DELAY);
 }
 
 #[test]
-fn the_user_command_adds_lists_and_removes() {
-    let file = users_file("commands");
-    let (code, said) = user(&file, &["add", "zoë & co", "--url", "https://call.example.org/a/"]);
-    assert_eq!(code, 0, "{said}");
-    let link = said.lines().find(|line| line.contains("https://")).unwrap().trim();
+fn a_new_user_gets_a_line_on_stdout_and_a_token_and_link_on_stderr() {
+    let (code, line, secret) = new_user("zoë & co: us", &["--url", "https://call.example.org/a/"]);
+    assert_eq!(code, 0, "{secret}");
+    let link = secret.lines().find(|line| line.contains("https://")).unwrap().trim();
     let (start, token) = link.split_once("&token=").unwrap();
-    assert_eq!(start, "https://call.example.org/a/#user=zo%C3%AB%20%26%20co");
-    assert!(token.len() == 43 && said.contains(&format!("\n  {token}\n")), "{said}");
-    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-
-    // Who made it readable for the server's group finds it so after the next change.
-    fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
-    let other_group = chown(&file, None, Some(1)).is_ok(); // if we may
-    add(&file, "al:ice");
-    let metadata = fs::metadata(&file).unwrap();
-    assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
-    assert!(!other_group || metadata.gid() == 1);
-    let before = fs::read_to_string(&file).unwrap();
-    for (arguments, word) in [
-        (&["add", "al:ice"][..], "is in"),
-        (&["remove", "carol"], "is not in"),
-        (&["add", "a\nb"], "can't be a user's name"),
-        (&["add", "#a"], "can't be a user's name"),
-    ] {
-        let (code, said) = user(&file, arguments);
-        assert!(code == 1 && said.contains(word) && said.lines().count() == 1, "{said}");
+    assert_eq!(start, "https://call.example.org/a/#user=zo%C3%AB%20%26%20co%3A%20us");
+    assert!(token.len() == 43 && secret.contains(&format!("\n  {token}\n")), "{secret}");
+    let hash = HEXLOWER.encode(&Sha256::digest(token));
+    assert_eq!(line, format!("zoë & co: us:{hash}\n"));
+    for name in ["a\nb", " a", "#a", "a\u{202e}b", &"x".repeat(129)] {
+        let (code, line, said) = new_user(name, &[]);
+        assert!(code == 1 && line.is_empty() && said.contains("is not a valid name"), "{said}");
     }
-    assert_eq!(fs::read_to_string(&file).unwrap(), before);
-    assert_eq!(user(&file, &["list"]), (0, "al:ice\nzoë & co\n".into()));
-    assert_eq!(user(&file, &["remove", "zoë & co"]).0, 0);
-    assert_eq!(user(&file, &["list"]), (0, "al:ice\n".into()));
-    assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 1, "something was left");
-    for arguments in [&[][..], &["add"], &["list", "x"], &["rename", "a"], &["add", "a", "--x"]] {
-        assert_eq!(user(&file, arguments).0, 2, "{arguments:?}");
-    }
-    assert_eq!(user(&file, &["add", "x", "--url", "call.example.org"]).0, 2);
-}
-
-#[test]
-fn users_added_at_the_same_time_are_all_there() {
-    let file = users_file("at once");
-    let names: Vec<String> = (0..8).map(|number| format!("user {number}")).collect();
-    thread::scope(|scope| {
-        for name in &names {
-            scope.spawn(|| add(&file, name));
-        }
-    });
-    assert_eq!(user(&file, &["list"]), (0, names.join("\n") + "\n"));
-}
-
-#[test]
-fn an_interrupted_change_is_in_the_way_and_says_how_to_go_on() {
-    let file = users_file("interrupted");
-    let draft = file.with_file_name("users.new");
-    fs::write(&draft, "").unwrap();
-    let (code, said) = user(&file, &["add", "alice"]);
-    assert!(code == 1 && said.contains("users.new") && said.contains("remove that file"), "{said}");
-    fs::remove_file(&draft).unwrap();
-    add(&file, "alice");
 }
 
 #[test]
@@ -322,8 +293,5 @@ fn a_users_file_that_cannot_be_used_is_explained_and_nobody_is_served() {
         let (code, said) = run(&[options(), vec!["--users", file.to_str().unwrap()]].concat());
         assert_eq!(code, 1, "{said}");
         assert!(said.contains(word) && !said.contains("listening"), "{said}");
-        assert_eq!(user(&file, &["list"]).0, 1);
     }
-    assert_eq!(user(&file, &["add", "bob"]).0, 1);
-    assert_eq!(fs::read_to_string(&file).unwrap(), "alice\n");
 }

@@ -1,12 +1,10 @@
 //! Requests that are no upgrade, upgrades that are, and what is neither, on both ports.
 
-mod common;
-
-use common::{Link, Server, read_to_end, scratch};
+use crate::common::{Link, Server, read_to_end, scratch};
 use serde_json::{Value, json};
 use std::io::Write;
 
-over_plain_and_tls! {
+crate::over_plain_and_tls! {
     the_page_and_its_files_are_served
     nothing_on_the_page_comes_from_elsewhere
     every_response_carries_the_security_headers
@@ -46,16 +44,16 @@ fn body(response: &str) -> &str {
 fn the_page_and_its_files_are_served(link: Link) {
     let server = Server::start();
     let files = [
-        ("/", "text/html; charset=utf-8", include_str!("../src/page/index.html")),
-        ("/style.css", "text/css; charset=utf-8", include_str!("../src/page/style.css")),
-        ("/icon.svg", "image/svg+xml", include_str!("../src/page/icon.svg")),
-        ("/main.js", "text/javascript; charset=utf-8", include_str!("../src/page/main.js")),
+        ("/", "text/html; charset=utf-8", include_str!("../../src/page/index.html")),
+        ("/style.css", "text/css; charset=utf-8", include_str!("../../src/page/style.css")),
+        ("/icon.svg", "image/svg+xml", include_str!("../../src/page/icon.svg")),
+        ("/main.js", "text/javascript; charset=utf-8", include_str!("../../src/page/main.js")),
         (
             "/signaling.js",
             "text/javascript; charset=utf-8",
-            include_str!("../src/page/signaling.js"),
+            include_str!("../../src/page/signaling.js"),
         ),
-        ("/call.js", "text/javascript; charset=utf-8", include_str!("../src/page/call.js")),
+        ("/call.js", "text/javascript; charset=utf-8", include_str!("../../src/page/call.js")),
     ];
     for (path, content_type, content) in files {
         let response = get(&server, link, path);

@@ -1,12 +1,10 @@
 //! Credentials for a TURN server: who gets them, and what an operator can get wrong. That a real one
 //! takes them is a trial in tests/browser.rs.
 
-mod common;
-
 use std::fs;
 use std::time::SystemTime;
 
-use common::{Link, Server, openssl, options, run, scratch};
+use crate::common::{Link, Server, openssl, options, run, scratch};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use signal_server::limits::TURN_TTL;
@@ -48,7 +46,7 @@ fn a_login_gets_turn_credentials_and_nobody_else_does() {
     let credential = BASE64.encode(&openssl(&hmac));
     assert_eq!(turn["credential"], credential);
 
-    let page = server.exchange(Link::Plain, b"GET /config.json HTTP/1.1\r\n\r\n");
+    let page = server.exchange(Link::Plain, b"GET /config.json HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(page.contains(r#""iceServers":[]"#), "{page}");
     let log = server.log();
     assert!(log.contains("everybody who can connect may use the TURN server"), "{log}");

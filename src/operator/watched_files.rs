@@ -1,0 +1,99 @@
+//! A value made from files of the operator's, and made anew when these files change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use log::warn;
+use parking_lot::Mutex;
+
+use crate::limits::{FILE_CHECK_INTERVAL, MAX_FILE};
+
+/// A file or a pair of files, and the value that `parse` last made from them.
+pub struct WatchedFiles<T> {
+    paths: Vec<PathBuf>,
+    parse: fn(&[TextFile]) -> Result<T, String>,
+    state: Mutex<State<T>>,
+}
+
+/// A file as it was read.
+#[derive(PartialEq)]
+pub struct TextFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// All of its text.
+    pub text: String,
+}
+
+struct State<T> {
+    value: Arc<T>,
+    /// What the last check read. Contents are compared, because times and sizes can stay equal.
+    contents: Result<Vec<TextFile>, String>,
+    /// When the last check began to read.
+    checked: Instant,
+}
+
+impl<T> WatchedFiles<T> {
+    /// Reads the files for the first time.
+    ///
+    /// # Errors
+    /// A sentence for the operator: a file can't be read, or `parse` refuses it.
+    pub fn open(
+        paths: &[&Path],
+        parse: fn(&[TextFile]) -> Result<T, String>,
+    ) -> Result<Self, String> {
+        let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+        let checked = Instant::now();
+        let contents = read_all(&paths)?;
+        let value = Arc::new(parse(&contents)?);
+        let state = Mutex::new(State { value, contents: Ok(contents), checked });
+        Ok(WatchedFiles { paths, parse, state })
+    }
+
+    /// The value of the files as they were at most [`FILE_CHECK_INTERVAL`] before this call. Files
+    /// that can't be read or parsed leave the last good value in use, and the log says why.
+    pub fn get(&self) -> Arc<T> {
+        let asked = Instant::now();
+        // One thread reads with the lock held. Others wait for it: a value from before an edit could
+        // admit a user who was removed.
+        let mut state = self.state.lock();
+        if asked.saturating_duration_since(state.checked) >= FILE_CHECK_INTERVAL {
+            state.checked = Instant::now();
+            let contents = read_all(&self.paths);
+            if contents != state.contents {
+                match contents.as_deref().map_err(String::clone).and_then(self.parse) {
+                    Ok(value) => state.value = Arc::new(value),
+                    Err(problem) => warn!("{problem}; the last good version stays in use"),
+                }
+                state.contents = contents;
+            }
+        }
+        state.value.clone()
+    }
+}
+
+fn read_all(paths: &[PathBuf]) -> Result<Vec<TextFile>, String> {
+    let read = |path: &PathBuf| Ok(TextFile { path: path.clone(), text: read_file(path)? });
+    paths.iter().map(read).collect()
+}
+
+/// Reads a text file of the operator's, without the byte order mark that some editors put in front.
+/// Refuses pipes and large files, so that a running server neither waits for ever nor runs out of
+/// memory.
+///
+/// # Errors
+/// A sentence for the operator: the file can't be read, is no ordinary file, is larger than
+/// [`MAX_FILE`], or is not UTF-8.
+pub fn read_file(path: &Path) -> Result<String, String> {
+    let problem = |what: &dyn std::fmt::Display| format!("cannot read {}: {what}", path.display());
+    let file = fs::metadata(path).map_err(|error| problem(&error))?;
+    if !file.is_file() {
+        return Err(problem(&"not an ordinary file"));
+    }
+    if file.len() > MAX_FILE {
+        return Err(problem(&format_args!("larger than {MAX_FILE} bytes")));
+    }
+    let text = fs::read_to_string(path).map_err(|error| problem(&error))?;
+    Ok(text.trim_start_matches('\u{feff}').into())
+}
