@@ -97,7 +97,12 @@ pub fn shake_hands(
     let mut wire = Wire::accept(socket.clone(), acceptor, &shared.timeouts)
         .inspect_err(|error| debug!("{address} TLS handshake failed: {error}"))
         .ok()?;
-    let early = match http::serve(&mut wire, &shared.site, &mut slot, &mut address) {
+    let mut assign = |ip| slot.assign(ip).map_err(|full| full.to_string());
+    let served = http::serve(&mut wire, &shared.site, tls.is_some(), address, &mut assign);
+    let early = match served.map(|served| {
+        address = served.client_address;
+        served.outcome
+    }) {
         Ok(Outcome::Upgraded(early)) => early,
         Ok(Outcome::Answered(status)) => {
             debug!("{address} HTTP request answered with {status}");
@@ -661,13 +666,12 @@ fn ending_of(error: Error) -> Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::web::request as http;
     use std::net::TcpListener;
 
     fn shared() -> Arc<Shared> {
         let limits = Limits::default();
         let site = Site {
-            settings: http::settings("[]", None, false),
+            settings: crate::web::page::settings("[]", None, false, &[]),
             allow_origin: vec![],
             trust_proxy: vec![],
             proxy_hinted: AtomicBool::new(false),

@@ -95,6 +95,7 @@ pub mod operator {
 }
 /// What browsers load.
 pub mod web {
+    pub mod page;
     pub mod request;
 }
 pub mod wire;

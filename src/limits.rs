@@ -87,6 +87,9 @@ pub const MAX_TURN_URLS: usize = 400;
 /// Largest request head (request line and headers), in bytes. Browsers send less than 1 KiB.
 pub const MAX_HEAD: usize = 8 * 1024;
 
+/// Bytes of a request head that one read takes. Most requests fit.
+pub const HEAD_CHUNK: usize = 1024;
+
 /// Most headers in a request head. A proxy in front adds a dozen to a browser's fifteen.
 pub const MAX_HEADERS: usize = 64;
 

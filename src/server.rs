@@ -3,8 +3,8 @@
 //! The accept loop never does I/O with a client and never ends because of one.
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
@@ -20,11 +20,11 @@ use crate::limits::{
 };
 use crate::operator::config::Config;
 use crate::operator::files::OperatorFiles;
-use crate::operator::listen::{Listener, announce};
+use crate::operator::listen::{Listener, announce, local_addresses};
 use crate::operator::tls::CertificateFiles;
 use crate::rates::Gate;
 use crate::registry::Registry;
-use crate::slots::{Full, Slots};
+use crate::slots::Slots;
 use crate::web::request::{self as http, Site};
 
 /// Serves until `shutdown` gets a message (or loses its sender), then stops: no new connections,
@@ -40,6 +40,7 @@ pub fn run(
     shutdown: &Receiver<()>,
 ) -> Result<(), String> {
     let OperatorFiles { users, turn, ice_servers, .. } = files;
+    let addresses = listeners.last().map(|l| local_addresses(l.address.ip())).unwrap_or_default();
     let tls_port = listeners.iter().find(|l| l.tls.is_some()).map(|l| l.address.port());
     let limits = config.limits;
     let shared = Arc::new(Shared {
@@ -50,7 +51,12 @@ pub fn run(
         endings: Gate::new(Duration::ZERO),
         timeouts,
         site: Site {
-            settings: http::settings(&ice_servers, tls_port, users.is_some()),
+            settings: crate::web::page::settings(
+                &ice_servers,
+                tls_port,
+                users.is_some(),
+                &addresses,
+            ),
             allow_origin: config.allow_origin.clone(),
             trust_proxy: config.trust_proxy.clone(),
             proxy_hinted: AtomicBool::new(false),
@@ -151,7 +157,7 @@ fn start_client(
         Ok(slot) => slot,
         Err(full) => {
             if tls.is_none() {
-                turn_away(&socket, full);
+                http::reject(&socket, full);
             }
             return Ok(Some(format!("{address} turned away: {full}")));
         }
@@ -188,17 +194,6 @@ fn serve_on_fresh_thread(client: Box<Client>) {
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name(name.into()).stack_size(CLIENT_STACK).spawn(work)?;
     Ok(())
-}
-
-/// Answers 503 without waiting for anything. The response fits an empty send buffer; if the request
-/// is not there yet, the client may see a reset instead of it.
-fn turn_away(mut socket: &TcpStream, full: Full) {
-    let mut request = [0; 1024];
-    let _ = socket
-        .set_nonblocking(true)
-        .and_then(|()| socket.write(&http::unavailable(full)))
-        .and_then(|_| socket.shutdown(Shutdown::Write))
-        .and_then(|()| socket.read(&mut request));
 }
 
 /// What the accept loop has to say, at most once in [`COMPLAINT_PAUSE`]: a flood of connections must

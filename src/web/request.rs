@@ -1,212 +1,297 @@
-//! The request head on a new connection: a WebSocket upgrade, the call page, or a health check.
+//! The request on a new connection: a WebSocket upgrade, a file of the call page, a health check.
 //!
-//! tungstenite refuses a request that is no upgrade before anybody can answer it, so the head is
-//! read here first. One request a connection; a request's body is never read.
+//! tungstenite refuses a request that is no upgrade before anybody can answer it, so the request's
+//! head is read here first. One request a connection; a body is never read.
 
-use std::fmt;
+use std::fmt::Display;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use httparse::Status;
-use log::{debug, warn};
+use log::warn;
 use tungstenite::handshake::server::{Request, create_response, write_response};
-use tungstenite::http::{HeaderValue, Method, StatusCode, Version, header};
+use tungstenite::http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::addresses::Network;
-use crate::limits::{MAX_HEAD, MAX_HEADERS, RETRY_AFTER};
-use crate::slots::{Full, Slot};
+use crate::limits::{HEAD_CHUNK, MAX_HEAD, MAX_HEADERS, RETRY_AFTER};
+use crate::web::page::{self, TEXT};
 
-/// What the page may do: load and connect to its own server, and nothing else (CSP level 3).
+/// What the page may do: load from and connect to its own server, and nothing else (CSP level 3).
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self'; connect-src 'self'; media-src 'self' blob:; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'";
 
-const HTML: &str = "text/html; charset=utf-8";
-const CSS: &str = "text/css; charset=utf-8";
-const SCRIPT: &str = "text/javascript; charset=utf-8";
-const SVG: &str = "image/svg+xml";
-const JSON: &str = "application/json";
-const TEXT: &str = "text/plain; charset=utf-8";
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// What a proxy says about where a request comes from.
-const FORWARDED_FOR: &str = "x-forwarded-for";
-
-/// The call page's files, and what monitoring asks for: path, content type, content.
-const FILES: [(&str, &str, &str); 7] = [
-    ("/", HTML, include_str!("../page/index.html")),
-    ("/style.css", CSS, include_str!("../page/style.css")),
-    ("/icon.svg", SVG, include_str!("../page/icon.svg")),
-    ("/main.js", SCRIPT, include_str!("../page/main.js")),
-    ("/signaling.js", SCRIPT, include_str!("../page/signaling.js")),
-    ("/call.js", SCRIPT, include_str!("../page/call.js")),
-    ("/healthz", TEXT, "ok\n"),
-];
-
-/// What a new connection turned out to want.
-pub enum Outcome {
-    /// The upgrade is done. These bytes came behind the request, and belong to the WebSocket.
-    Upgraded(Vec<u8>),
-    /// An ordinary request, answered with this status.
-    Answered(u16),
-}
-
-/// What requests get, and what they must show for it.
+/// How requests are answered.
+#[derive(Default)]
 pub struct Site {
-    /// The call page's `config.json`, as [`settings`] makes it.
+    /// The call page's `config.json`, as [`page::settings`] makes it.
     pub settings: String,
-    /// The pages that may open a WebSocket from a browser, besides our own; empty for all.
+    /// Origins whose pages may open a WebSocket, besides the server's own; empty for all.
     pub allow_origin: Vec<String>,
-    /// Whose word counts about where a request comes from.
+    /// Proxies whose `X-Forwarded-For` is believed.
     pub trust_proxy: Vec<Network>,
-    /// Set when the log has said that this looks like a proxy.
+    /// Whether the log has named a peer that looks like a proxy.
     pub proxy_hinted: AtomicBool,
 }
 
 impl Site {
-    /// Whether this address is a proxy that tells the truth.
+    /// Whether this address is a proxy whose `X-Forwarded-For` is believed.
     pub fn trusts(&self, ip: IpAddr) -> bool {
         self.trust_proxy.iter().any(|network| network.contains(ip))
     }
 }
 
-/// Reads one request and answers it. If `address` is that of a trusted proxy, it becomes the
-/// client's, and `slot` counts as one of the client's.
+/// A request that was answered.
+pub struct Served {
+    /// The peer, or the client that a trusted proxy names. The client's port is unknown then, and 0.
+    pub client_address: SocketAddr,
+    /// What the request was for.
+    pub outcome: Outcome,
+}
+
+/// What a request was for.
+pub enum Outcome {
+    /// A WebSocket. These bytes came after the request and belong to it, at most [`HEAD_CHUNK`].
+    Upgraded(Vec<u8>),
+    /// Anything else, answered with this status.
+    Answered(u16),
+}
+
+/// A request's head, as far as it matters here.
+struct Head {
+    /// Without the path, because clients may connect with one that is not a valid URI.
+    request: Request,
+    path: String,
+    /// The name and port of this server, as the client knows it.
+    host: String,
+    length: usize,
+}
+
+/// Where a request comes from.
+struct Source {
+    peer: SocketAddr,
+    is_trusted_proxy: bool,
+    tls: bool,
+}
+
+/// A status and a reason in words, instead of what the client asked for.
+type Refusal = (StatusCode, String);
+
+/// Reads one request and answers it. `tls` says whether this server encrypts the stream. If `peer`
+/// is a trusted proxy, `assign` is called with the address of its client, and can refuse the
+/// connection with a reason (503). The address of any other peer is known before its request.
 ///
 /// # Errors
-/// The client went, or ran out of time.
+/// The client closed the stream, or ran out of time.
 pub fn serve(
     stream: &mut (impl Read + Write),
     site: &Site,
-    slot: &mut Slot,
-    address: &mut SocketAddr,
-) -> io::Result<Outcome> {
+    tls: bool,
+    peer: SocketAddr,
+    assign: &mut dyn FnMut(IpAddr) -> Result<(), String>,
+) -> io::Result<Served> {
+    let source = Source { peer, is_trusted_proxy: site.trusts(peer.ip()), tls };
+    let mut client_address = peer;
     let mut received = Vec::new();
-    let (response, outcome) = loop {
-        let mut chunk = [0; 1024];
+    let answered = loop {
+        let mut chunk = [0; HEAD_CHUNK];
         let count = stream.read(&mut chunk)?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         received.extend_from_slice(chunk.get(..count).unwrap_or_default());
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        break match request.parse(&received) {
-            Ok(Status::Partial) if received.len() < MAX_HEAD => continue,
-            Ok(Status::Complete(head)) if head <= MAX_HEAD => match for_tungstenite(&request) {
-                Ok(converted) => {
-                    let path = request.path.unwrap_or_default().to_string();
-                    let early = received.split_off(head);
-                    answer(&converted, &path, early, site, slot, address)
-                }
-                Err(error) => refuse(StatusCode::BAD_REQUEST, error),
-            },
-            Ok(_) | Err(httparse::Error::TooManyHeaders) => {
-                refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request head too large")
+        match parse(&received) {
+            Ok(None) => {}
+            Ok(Some(head)) => {
+                client_address = resolve_client_address(&head, site, &source);
+                received.drain(..head.length);
+                let assigned =
+                    if source.is_trusted_proxy { assign(client_address.ip()) } else { Ok(()) };
+                break match assigned {
+                    Ok(()) => answer(head, site, &source),
+                    Err(reason) => Err((StatusCode::SERVICE_UNAVAILABLE, reason)),
+                };
             }
-            Err(_) => refuse(StatusCode::BAD_REQUEST, "Not an HTTP request"),
-        };
-    };
-    stream.write_all(&response)?;
-    Ok(outcome)
-}
-
-/// The request as tungstenite takes it, and we too from here on. Its path is left out, since a client
-/// may connect with one that is no valid URI.
-fn for_tungstenite(parsed: &httparse::Request) -> Result<Request, tungstenite::http::Error> {
-    let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    let request = Request::builder().method(parsed.method.unwrap_or_default()).version(version);
-    let headers = parsed.headers.iter();
-    headers.fold(request, |request, header| request.header(header.name, header.value)).body(())
-}
-
-/// The response to a request, and what it means. `early` are the bytes that came behind it.
-fn answer(
-    request: &Request,
-    path: &str,
-    early: Vec<u8>,
-    site: &Site,
-    slot: &mut Slot,
-    address: &mut SocketAddr,
-) -> (Vec<u8>, Outcome) {
-    if let Err(full) = credit_client(request, site, slot, address) {
-        debug!("{address} turned away: {full}");
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, full);
-    }
-    let method = request.method();
-    let upgrade = request.headers().get(header::UPGRADE);
-    if method == Method::GET
-        && upgrade.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
-    {
-        if !may_connect(request, &site.allow_origin) {
-            return refuse(StatusCode::FORBIDDEN, "This page may not connect here");
+            Err(refusal) => break Err(refusal),
         }
-        return match upgrade_response(request) {
-            Ok(response) => (response, Outcome::Upgraded(early)),
-            Err(error) => refuse(StatusCode::BAD_REQUEST, error),
-        };
+    };
+    let (status, bytes) = match answered {
+        Ok(answer) => answer,
+        Err((status, reason)) => (status, response(status, TEXT, &format!("{reason}\n"))),
+    };
+    stream.write_all(&bytes)?;
+    stream.flush()?;
+    let outcome = match status {
+        StatusCode::SWITCHING_PROTOCOLS => Outcome::Upgraded(received),
+        status => Outcome::Answered(status.as_u16()),
+    };
+    Ok(Served { client_address, outcome })
+}
+
+/// Answers 503 on a plain socket without waiting for its request. The response fits an empty send
+/// buffer. A client whose request arrives later may see a reset instead.
+pub fn reject(mut socket: &TcpStream, reason: impl Display) {
+    let response = response(StatusCode::SERVICE_UNAVAILABLE, TEXT, &format!("{reason}\n"));
+    let _ = socket
+        .set_nonblocking(true)
+        .and_then(|()| socket.write(&response))
+        .and_then(|_| socket.shutdown(Shutdown::Write))
+        .and_then(|()| socket.read(&mut [0; HEAD_CHUNK]));
+}
+
+/// The head that these bytes start with; `None` if it is not complete.
+fn parse(received: &[u8]) -> Result<Option<Head>, Refusal> {
+    let bad = |reason: &str| (StatusCode::BAD_REQUEST, reason.to_string());
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut headers);
+    let length = match parsed.parse(received) {
+        Ok(Status::Partial) if received.len() < MAX_HEAD => return Ok(None),
+        Ok(Status::Complete(length)) if length <= MAX_HEAD => length,
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => {
+            let reason = "Request head too large".into();
+            return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason));
+        }
+        Err(_) => return Err(bad("Not an HTTP request")),
+    };
+    let version =
+        if parsed.version == Some(1) { http::Version::HTTP_11 } else { http::Version::HTTP_10 };
+    let mut builder = Request::builder().method(parsed.method.unwrap_or_default()).version(version);
+    for header in parsed.headers {
+        builder = builder.header(header.name, header.value);
+    }
+    let request = builder.body(()).map_err(|error| bad(&error.to_string()))?;
+    // RFC 9112, section 3.2: exactly one Host, which HTTP/1.0 may leave out.
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().unwrap_or_default(),
+        (None, _) if version == http::Version::HTTP_10 => "",
+        _ => return Err(bad("A request needs one Host header")),
+    };
+    let (authority, path) = split_target(parsed.path.unwrap_or_default());
+    let (host, path) = (authority.unwrap_or(host).to_string(), path.to_string());
+    Ok(Some(Head { request, path, host, length }))
+}
+
+/// The authority, if the target is a whole URL (absolute-form: RFC 9112, section 3.2.2), and the path.
+fn split_target(target: &str) -> (Option<&str>, &str) {
+    let without_query = target.split('?').next().unwrap_or_default();
+    match without_query.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => match rest.split_once('/') {
+            Some((authority, _)) => (Some(authority), rest.get(authority.len()..).unwrap_or("/")),
+            None => (Some(rest), "/"),
+        },
+        _ => (None, without_query),
+    }
+}
+
+/// The status and the whole response.
+fn answer(mut head: Head, site: &Site, source: &Source) -> Result<(StatusCode, Vec<u8>), Refusal> {
+    let method = head.request.method();
+    if method == Method::GET && has_token(head.request.headers(), header::UPGRADE, "websocket") {
+        check_origin(&head, site, source)?;
+        return Ok((StatusCode::SWITCHING_PROTOCOLS, upgrade(&mut head.request)?));
     }
     if method != Method::GET && method != Method::HEAD {
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD");
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD".into()));
     }
-    let (status, content_type, body) = match path.split('?').next().unwrap_or_default() {
-        "/config.json" => (StatusCode::OK, JSON, site.settings.as_str()),
-        path => match FILES.iter().find(|(name, _, _)| *name == path) {
-            Some((_, content_type, content)) => (StatusCode::OK, *content_type, *content),
-            None => (StatusCode::NOT_FOUND, TEXT, "Not found\n"),
-        },
+    let (status, (content_type, body)) = match page::find(&head.path, &site.settings) {
+        Some(file) => (StatusCode::OK, file),
+        None => (StatusCode::NOT_FOUND, (TEXT, "Not found\n")),
     };
-    let mut response = response(status, content_type, body);
+    let mut bytes = response(status, content_type, body);
     if method == Method::HEAD {
-        response.truncate(response.len() - body.len());
+        bytes.truncate(bytes.len() - body.len());
     }
-    (response, Outcome::Answered(status.as_u16()))
+    Ok((status, bytes))
 }
 
-/// Finds out whose request this is when a proxy sent it, and counts the connection as theirs.
-fn credit_client(
-    request: &Request,
-    site: &Site,
-    slot: &mut Slot,
-    address: &mut SocketAddr,
-) -> Result<(), Full> {
-    let ip = address.ip();
-    if site.trusts(ip) {
-        if let Some(client) = last_untrusted_hop(request, site) {
-            // Which port the proxy was asked from is not known.
-            *address = SocketAddr::new(client, 0);
+/// Refuses a WebSocket to pages of other origins. Only browsers say which page asks; a client without
+/// an `Origin` could send any, and is let in (RFC 6455, section 10.2).
+///
+/// The server's own page has its host and scheme. A trusted proxy may add TLS, so that a page behind
+/// one may have either scheme; `X-Forwarded-Proto` is not read.
+fn check_origin(head: &Head, site: &Site, source: &Source) -> Result<(), Refusal> {
+    if site.allow_origin.is_empty() {
+        return Ok(());
+    }
+    let own_scheme = if source.tls { "https" } else { "http" };
+    let is_own = |origin: &str| match origin.split_once("://") {
+        Some((scheme, host)) => {
+            head.host.eq_ignore_ascii_case(host)
+                && (source.is_trusted_proxy || scheme.eq_ignore_ascii_case(own_scheme))
         }
-        // If the proxy did not say, it is one of the proxy's own, or anybody could have no limit.
-        slot.assign(address.ip())?;
-    } else if is_local(ip)
-        && request.headers().contains_key(FORWARDED_FOR)
-        && !site.proxy_hinted.swap(true, Ordering::Relaxed)
-    {
-        warn!(
-            "a request from {ip} has X-Forwarded-For, so that looks like a proxy, and all of its \
-             clients share one address's limits; if it is yours, add: --trust-proxy {ip}"
-        );
+        None => false,
+    };
+    for origin in head.request.headers().get_all(header::ORIGIN) {
+        let origin = origin.to_str().unwrap_or_default();
+        let is_listed =
+            site.allow_origin.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
+        if !is_listed && !is_own(origin) {
+            return Err((StatusCode::FORBIDDEN, "This page may not connect here".into()));
+        }
     }
     Ok(())
 }
 
-/// The nearest hop of `X-Forwarded-For` that is not a proxy of ours: what lies beyond it, the client
-/// may have made up, and it is not read. `None` if there is no such header, or the hops up to there are
-/// no addresses.
-fn last_untrusted_hop(request: &Request, site: &Site) -> Option<IpAddr> {
-    let mut nearest = None;
-    for line in request.headers().get_all(FORWARDED_FOR).iter().rev() {
-        for hop in line.as_bytes().rsplit(|byte| *byte == b',') {
-            let hop = str::from_utf8(hop).ok()?.trim();
-            let address = hop.parse::<SocketAddr>().map(|address| address.ip());
-            let ip = address.or_else(|_| hop.trim_matches(['[', ']']).parse()).ok()?;
-            nearest = Some(ip);
-            if !site.trusts(ip) {
-                return nearest;
-            }
+/// The 101 response. tungstenite checks the rest of the request (RFC 6455, section 4.2.1) and computes
+/// the accept key. Of the client's subprotocols the first is chosen: browsers close the connection if
+/// none is, and here they all mean the same.
+fn upgrade(request: &mut Request) -> Result<Vec<u8>, Refusal> {
+    let headers = request.headers_mut();
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err((StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is needed".into()));
+    }
+    // tungstenite looks at the first header line only, and expects one protocol in it.
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if has_token(headers, header::CONNECTION, "upgrade") {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    let make_response = || {
+        let mut response = create_response(request)?;
+        if let Some(first) = list(request.headers(), header::SEC_WEBSOCKET_PROTOCOL).next() {
+            let first = HeaderValue::from_bytes(first)?;
+            response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, first);
+        }
+        let mut bytes = Vec::new();
+        write_response(&mut bytes, &response)?;
+        Ok(bytes)
+    };
+    make_response()
+        .map_err(|error: tungstenite::Error| (StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+/// The client's address: the nearest hop of `X-Forwarded-For` that is not a trusted proxy. What comes
+/// before it, the client may have made up. It is the peer's if there is no such header, or if a hop
+/// up to there is not an address.
+fn resolve_client_address(head: &Head, site: &Site, source: &Source) -> SocketAddr {
+    let headers = head.request.headers();
+    let ip = source.peer.ip();
+    if !source.is_trusted_proxy {
+        let hint = is_local(ip) && headers.contains_key(FORWARDED_FOR);
+        if hint && !site.proxy_hinted.swap(true, Ordering::Relaxed) {
+            warn!(
+                "{ip} sends X-Forwarded-For and looks like a proxy, whose clients share the limits \
+                 of one address; if it is yours, add: --trust-proxy {ip}"
+            );
+        }
+        return source.peer;
+    }
+    let mut client = source.peer;
+    for hop in list(headers, FORWARDED_FOR).rev() {
+        let hop = str::from_utf8(hop).unwrap_or_default();
+        let address = hop.parse().map(|address: SocketAddr| address.ip());
+        let Ok(ip) = address.or_else(|_| hop.trim_matches(['[', ']']).parse()) else {
+            return source.peer;
+        };
+        client = SocketAddr::new(ip, 0);
+        if !site.trusts(ip) {
+            break;
         }
     }
-    nearest
+    client
 }
 
 /// Whether an address belongs to this machine or a private network (RFC 1918, RFC 4193).
@@ -217,72 +302,40 @@ fn is_local(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether the page that asks for a WebSocket may have one. Browsers say which page it is; a program
-/// that is no browser says nothing, and could say anything, so it is let in (RFC 6455, section 10.2).
-fn may_connect(request: &Request, allowed: &[String]) -> bool {
-    let own = request.headers().get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
-    let is_allowed = |origin: &HeaderValue| {
-        let origin = origin.to_str().unwrap_or_default();
-        allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
-            || origin
-                .split_once("://")
-                .is_some_and(|(_, host)| own.eq_ignore_ascii_case(host.as_bytes()))
-    };
-    allowed.is_empty() || request.headers().get_all(header::ORIGIN).iter().all(is_allowed)
+/// The elements of a header that is a list, over all of its lines (RFC 9110, section 5.6.1).
+fn list(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &[u8]> {
+    let lines = headers.get_all(name).iter();
+    let elements = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// The 101 response. tungstenite checks the request (RFC 6455, section 4.2.1) and computes the
-/// accept key. Of the subprotocols that a client offers the first is echoed: browsers drop the
-/// connection when none is, and here they all mean the same.
-fn upgrade_response(request: &Request) -> tungstenite::Result<Vec<u8>> {
-    let mut response = create_response(request)?;
-    let offers = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    let mut offered = offers
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii);
-    if let Some(first) = offered.find(|name| !name.is_empty()) {
-        let first = HeaderValue::from_bytes(first)?;
-        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, first);
-    }
-    let mut bytes = Vec::new();
-    write_response(&mut bytes, &response)?;
-    Ok(bytes)
-}
-
-/// The whole response to a connection for which there is no place.
-pub fn unavailable(full: Full) -> Vec<u8> {
-    refuse(StatusCode::SERVICE_UNAVAILABLE, full).0
-}
-
-fn refuse(status: StatusCode, reason: impl fmt::Display) -> (Vec<u8>, Outcome) {
-    (response(status, TEXT, &format!("{reason}\n")), Outcome::Answered(status.as_u16()))
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    list(headers, name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
 }
 
 fn response(status: StatusCode, content_type: &str, body: &str) -> Vec<u8> {
-    let more = match status {
-        StatusCode::METHOD_NOT_ALLOWED => "Allow: GET, HEAD\r\n",
-        StatusCode::SERVICE_UNAVAILABLE => &format!("Retry-After: {}\r\n", RETRY_AFTER.as_secs()),
-        _ => "",
+    let (connection, more) = match status {
+        StatusCode::METHOD_NOT_ALLOWED => ("close", "Allow: GET, HEAD\r\n"),
+        StatusCode::UPGRADE_REQUIRED => {
+            ("close, upgrade", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n")
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            ("close", &*format!("Retry-After: {}\r\n", RETRY_AFTER.as_secs()))
+        }
+        _ => ("close", ""),
     };
     format!(
         "HTTP/1.1 {status}\r\n\
          Content-Type: {content_type}\r\n\
          Content-Length: {}\r\n\
          Content-Security-Policy: {CONTENT_SECURITY_POLICY}\r\n\
+         Cross-Origin-Opener-Policy: same-origin\r\n\
          X-Content-Type-Options: nosniff\r\n\
          Referrer-Policy: no-referrer\r\n\
          Cache-Control: no-cache\r\n\
-         Connection: close\r\n\
+         Connection: {connection}\r\n\
          {more}\r\n{body}",
         body.len()
     )
     .into_bytes()
-}
-
-/// The settings that the call page asks for: the ICE servers; where `https://` is, if anywhere, for
-/// the page to name when a browser gives it no camera on plain `http://`; and whether a login needs
-/// a token.
-pub fn settings(ice_servers: &str, tls_port: Option<u16>, tokens: bool) -> String {
-    let tls_port = tls_port.map_or("null".into(), |port| port.to_string());
-    format!(r#"{{"iceServers":{ice_servers},"tlsPort":{tls_port},"tokens":{tokens}}}"#)
 }

@@ -138,13 +138,15 @@ fn status(stream: &mut dyn Stream, headers: &str) -> String {
 fn pages_from_elsewhere(link: Link) {
     let allowed = ["--allow-origin", "https://Friend.example", "--allow-origin", "http://[::1]:81"];
     let scene = Scene::with(link, &allowed);
+    // The server's own page, and the same host with the other scheme.
+    let (plain, tls) = if link == Link::Plain { ("101", "403") } else { ("403", "101") };
     let cases: [(&[u8], &str); 20] = [
         (b"", "101"), // no browser
         (b"Origin: https://friend.example\r\n", "101"),
         (b"Origin: HTTPS://FRIEND.EXAMPLE\r\n", "101"),
         (b"ORIGIN: http://[::1]:81\r\n", "101"),
-        (b"Origin: http://signal.example:8080\r\n", "101"), // its own page
-        (b"Origin: https://Signal.Example:8080\r\n", "101"),
+        (b"Origin: http://signal.example:8080\r\n", plain),
+        (b"Origin: https://Signal.Example:8080\r\n", tls),
         (b"Origin: http://friend.example\r\n", "403"),
         (b"Origin: https://friend.example:444\r\n", "403"),
         (b"Origin: https://friend.example.evil\r\n", "403"),
@@ -172,7 +174,8 @@ fn pages_from_elsewhere(link: Link) {
     }
     // Only WebSockets are refused: what a page may read of another site, browsers decide.
     let mut stream = scene.open();
-    let page = ask(&mut *stream, "GET /healthz HTTP/1.1\r\nOrigin: https://evil\r\n\r\n");
+    let page =
+        ask(&mut *stream, "GET /healthz HTTP/1.1\r\nHost: x\r\nOrigin: https://evil\r\n\r\n");
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
 }
 

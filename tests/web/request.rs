@@ -24,10 +24,19 @@ crate::over_plain_and_tls! {
     a_request_body_does_not_cut_off_the_response
     a_request_body_without_end_is_read_slowly
     config_json_names_the_ice_servers_and_the_tls_port
+    a_request_has_exactly_one_host
+    an_absolute_form_target_is_a_path
+    an_unsupported_version_gets_426_and_the_supported_one
+    an_upgrade_with_other_protocols_and_several_lines_is_understood
+    an_allowed_origin_includes_its_scheme
+    a_page_behind_a_trusted_proxy_may_have_either_scheme
 }
 
 const UPGRADE: &str = "Host: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// A close frame, so that there is an end to read to.
+const CLOSE: &[u8] = &[0x88, 0x80, 0, 0, 0, 0];
 
 fn get(server: &Server, link: Link, path: &str) -> String {
     server.exchange(link, format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
@@ -100,6 +109,8 @@ fn every_response_carries_the_security_headers(link: Link) {
         assert!(!policy.contains("unsafe"), "{policy}");
         assert!(response.contains("\r\nX-Content-Type-Options: nosniff\r\n"), "{path}");
         assert!(response.contains("\r\nReferrer-Policy: no-referrer\r\n"), "{path}");
+        // A page that was opened by another, or opens one, gets no hold of it.
+        assert!(response.contains("\r\nCross-Origin-Opener-Policy: same-origin\r\n"), "{path}");
         assert!(!response.to_lowercase().contains("set-cookie"), "{path}");
     }
 }
@@ -147,10 +158,10 @@ fn garbage_gets_400_and_is_closed(link: Link) {
     let garbage: [&[u8]; 7] = [
         b"\x00\x01\x02\x03",
         b"hello\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
         b"GET\r\n\r\n",
-        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
-        b"GET / HTTP/1.1\r\nX: \x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: \x00\r\n\r\n",
         b"\xff\xfe\xfd\r\n\r\n",
     ];
     for bytes in garbage {
@@ -162,17 +173,18 @@ fn garbage_gets_400_and_is_closed(link: Link) {
 
 fn a_head_over_8_kib_gets_431(link: Link) {
     let server = Server::start();
-    let fits = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(8192 - 23));
+    let fits = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(8192 - 32));
     assert_eq!(fits.len(), 8192);
     assert_eq!(status(&server.exchange(link, fits.as_bytes())), "200");
-    let too_long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(8192 - 22));
+    let too_long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(8192 - 31));
     assert_eq!(status(&server.exchange(link, too_long.as_bytes())), "431");
     assert_eq!(status(&server.exchange(link, &[b'x'; 100_000])), "431");
 }
 
 fn too_many_headers_get_431(link: Link) {
     let server = Server::start();
-    let request = |count| format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(count));
+    let request =
+        |count: usize| format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(count - 1));
     assert_eq!(status(&server.exchange(link, request(64).as_bytes())), "200");
     assert_eq!(status(&server.exchange(link, request(65).as_bytes())), "431");
 }
@@ -214,7 +226,6 @@ fn the_first_subprotocol_is_echoed(link: Link) {
 fn a_broken_upgrade_gets_400(link: Link) {
     let server = Server::start();
     let broken = [
-        ("GET", UPGRADE.replace("13", "8")),
         ("GET", UPGRADE.replace("dGhlIHNhbXBsZSBub25jZQ==", "short")),
         ("GET", UPGRADE.replace("keep-alive, Upgrade", "close")),
     ];
@@ -255,7 +266,7 @@ fn frames_sent_with_the_request_are_not_lost(link: Link) {
 
 fn a_request_body_does_not_cut_off_the_response(link: Link) {
     let server = Server::start();
-    let mut request = b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n".to_vec();
+    let mut request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n".to_vec();
     request.extend([b'x'; 100_000]);
     let response = server.exchange(link, &request);
     assert_eq!((status(&response), body(&response)), ("405", "Only GET and HEAD\n"));
@@ -266,7 +277,7 @@ fn a_request_body_without_end_is_read_slowly(link: Link) {
     const SLOWLY: usize = 4 * 1024 * 1024; // in the second of it; loopback could do a thousand times that
     let server = Server::start();
     let mut stream = server.open(link);
-    stream.write_all(b"GET /healthz HTTP/1.1\r\n\r\n").unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let chunk = [b'x'; 16 * 1024];
     let mut sent = 0;
     while stream.write_all(&chunk).is_ok() {
@@ -285,9 +296,98 @@ fn config_json_names_the_ice_servers_and_the_tls_port(link: Link) {
     let server = Server::start_with(&["--ice-servers", file.to_str().unwrap()]);
     let config: Value = serde_json::from_str(body(&get(&server, link, "/config.json"))).unwrap();
     let tls_port = server.tls_port();
-    assert_eq!(config, json!({"iceServers": servers, "tlsPort": tls_port, "tokens": false}));
+    assert_eq!(
+        config,
+        // A server on the loopback alone has no address that others can reach.
+        json!({"iceServers": servers, "tlsPort": tls_port, "tokens": false, "addresses": []})
+    );
 
     let server = Server::start();
     let config: Value = serde_json::from_str(body(&get(&server, link, "/config.json"))).unwrap();
     assert_eq!(config["iceServers"], json!([]));
+}
+
+/// RFC 9112, section 3.2.
+fn a_request_has_exactly_one_host(link: Link) {
+    let server = Server::start();
+    for (headers, wanted) in
+        [("Host: x\r\n", "200"), ("", "400"), ("Host: x\r\nHost: x\r\n", "400")]
+    {
+        let request = format!("GET /healthz HTTP/1.1\r\n{headers}\r\n");
+        assert_eq!(status(&server.exchange(link, request.as_bytes())), wanted, "{headers}");
+        let request = format!("GET / HTTP/1.1\r\n{}{headers}\r\n", &UPGRADE["Host: x\r\n".len()..]);
+        let wanted = if wanted == "200" { "101" } else { wanted };
+        let request = [request.as_bytes(), CLOSE].concat();
+        assert_eq!(status(&server.exchange(link, &request)), wanted, "{headers}");
+    }
+}
+
+/// RFC 9112, section 3.2.2.
+fn an_absolute_form_target_is_a_path(link: Link) {
+    let server = Server::start();
+    for target in ["http://x/healthz", "HTTPS://x:8443/healthz?a=b", "http://[::1]:8080/healthz"] {
+        let response = get(&server, link, target);
+        assert_eq!((status(&response), body(&response)), ("200", "ok\n"), "{target}");
+    }
+    for target in ["http://x", "http://x?a"] {
+        assert!(get(&server, link, target).contains("<!doctype html>"), "{target}");
+    }
+    for target in ["http://x/nothing", "/http://x/healthz"] {
+        assert_eq!(status(&get(&server, link, target)), "404", "{target}");
+    }
+}
+
+/// RFC 6455, section 4.4.
+fn an_unsupported_version_gets_426_and_the_supported_one(link: Link) {
+    let server = Server::start();
+    let version = "Sec-WebSocket-Version: 13\r\n";
+    for other in ["Sec-WebSocket-Version: 8\r\n", "Sec-WebSocket-Version: 25\r\n", ""] {
+        let headers = UPGRADE.replace(version, other);
+        let response = server.exchange(link, format!("GET / HTTP/1.1\r\n{headers}\r\n").as_bytes());
+        assert_eq!(status(&response), "426", "{response}");
+        assert!(response.contains(&format!("\r\n{version}")), "{response}");
+        assert!(response.contains("\r\nUpgrade: websocket\r\n"), "{response}");
+    }
+}
+
+fn an_upgrade_with_other_protocols_and_several_lines_is_understood(link: Link) {
+    let server = Server::start();
+    for (was, now) in [
+        ("Upgrade: WebSocket", "Upgrade: websocket, h2c"),
+        ("Upgrade: WebSocket", "Upgrade: h2c,WebSocket"),
+        ("Upgrade: WebSocket", "Upgrade: h2c\r\nUpgrade: websocket"),
+        ("keep-alive, Upgrade", "keep-alive\r\nConnection: Upgrade"),
+        ("keep-alive, Upgrade", "Upgrade,\tkeep-alive"),
+    ] {
+        let headers = UPGRADE.replace(was, now);
+        let request = [format!("GET / HTTP/1.1\r\n{headers}\r\n").as_bytes(), CLOSE].concat();
+        assert_eq!(status(&server.exchange(link, &request)), "101", "{now}");
+    }
+}
+
+/// The status of an upgrade that a page of this origin asks for.
+fn status_for(server: &Server, link: Link, origin: &str) -> String {
+    let request = format!("GET / HTTP/1.1\r\n{UPGRADE}Origin: {origin}\r\n\r\n");
+    status(&server.exchange(link, &[request.as_bytes(), CLOSE].concat())).into()
+}
+
+/// A page that somebody on the way could have changed must not connect as the one that is safe.
+fn an_allowed_origin_includes_its_scheme(link: Link) {
+    let server = Server::start_with(&["--allow-origin", "https://friend.example"]);
+    let (own, other) = match link {
+        Link::Plain => ("http://x", "https://x"),
+        Link::Tls => ("https://x", "http://x"),
+    };
+    assert_eq!(status_for(&server, link, own), "101");
+    assert_eq!(status_for(&server, link, other), "403");
+    assert_eq!(status_for(&server, link, "https://friend.example"), "101");
+    assert_eq!(status_for(&server, link, "http://friend.example"), "403");
+}
+
+fn a_page_behind_a_trusted_proxy_may_have_either_scheme(link: Link) {
+    let options = ["--allow-origin", "https://friend.example", "--trust-proxy", "127.0.0.1"];
+    let server = Server::start_with(&options);
+    for (origin, wanted) in [("https://x", "101"), ("http://x", "101"), ("https://y", "403")] {
+        assert_eq!(status_for(&server, link, origin), wanted, "{origin}");
+    }
 }

@@ -5,14 +5,12 @@
 #![no_main]
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, LazyLock};
+use std::net::SocketAddr;
 
 use libfuzzer_sys::fuzz_target;
-use signal_server::http::{self, Outcome, Site};
-use signal_server::limits::{Limits, MAX_HEAD};
-use signal_server::slots::Slots;
+use signal_server::limits::{HEAD_CHUNK, MAX_HEAD};
+use signal_server::web::page;
+use signal_server::web::request::{self, Outcome, Site};
 
 /// A request that comes in portions of `portion` bytes, and what is answered to it.
 struct Exchange<'a> {
@@ -43,12 +41,6 @@ impl Write for Exchange<'_> {
     }
 }
 
-/// A place among the connections needs a socket, any socket.
-static SOCKET: LazyLock<Arc<TcpStream>> = LazyLock::new(|| {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap())
-});
-
 fuzz_target!(|data: &[u8]| {
     let [setup, portion, request @ ..] = data else { return };
     let whole = exchange(*setup, request, usize::MAX);
@@ -60,24 +52,24 @@ fuzz_target!(|data: &[u8]| {
 
 /// Serves one request, and returns the status of the answer, if there was one.
 fn exchange(setup: u8, request: &[u8], portion: usize) -> Option<u16> {
-    let limits = Limits { max_per_ip: usize::from(setup & 1), ..Limits::default() };
-    let mut slot = Slots::new(limits).take(SOCKET.clone()).unwrap();
+    let mut assign = |_| if setup & 1 == 0 { Err("too many".to_string()) } else { Ok(()) };
     let proxy = if setup & 2 == 0 { "127.0.0.0/8" } else { "::/0" };
     let origin = if setup & 4 == 0 { vec![] } else { vec!["https://example.org".to_string()] };
     let site = Site {
-        settings: http::settings("[]", None, false),
+        settings: page::settings("[]", None, false, &[]),
         allow_origin: origin,
         trust_proxy: vec![proxy.parse().unwrap()],
-        proxy_hinted: AtomicBool::new(false),
+        ..Site::default()
     };
     let ip = if setup & 8 == 0 { "127.0.0.1:1" } else { "[2001:db8::1]:1" };
-    let mut address: SocketAddr = ip.parse().unwrap();
+    let address: SocketAddr = ip.parse().unwrap();
     let mut exchange = Exchange { request, portion, received: 0, answer: Vec::new() };
-    let outcome = http::serve(&mut exchange, &site, &mut slot, &mut address);
+    let tls = setup & 16 != 0;
+    let served = request::serve(&mut exchange, &site, tls, address, &mut assign);
     // At most one portion beyond the limit is ever read.
-    assert!(exchange.received <= MAX_HEAD + 1024);
+    assert!(exchange.received <= MAX_HEAD + HEAD_CHUNK);
 
-    let Ok(outcome) = outcome else {
+    let Ok(served) = served else {
         assert_eq!(exchange.received, request.len(), "gave up before the end");
         assert!(exchange.answer.is_empty());
         return None;
@@ -93,7 +85,7 @@ fn exchange(setup: u8, request: &[u8], portion: usize) -> Option<u16> {
         assert!(found.next().is_none(), "{name} twice");
         value
     };
-    match outcome {
+    match served.outcome {
         Outcome::Upgraded(rest) => {
             assert_eq!(status, 101);
             assert!(body.is_empty());
@@ -104,8 +96,8 @@ fn exchange(setup: u8, request: &[u8], portion: usize) -> Option<u16> {
         }
         Outcome::Answered(answered) => {
             assert_eq!(status, answered);
-            assert!([200, 400, 403, 404, 405, 431, 503].contains(&status));
-            assert_eq!(header("connection"), Some("close"));
+            assert!([200, 400, 403, 404, 405, 426, 431, 503].contains(&status));
+            assert!(header("connection").is_some_and(|value| value.starts_with("close")));
             let length: usize = header("content-length").unwrap().parse().unwrap();
             assert!(body.len() == length || body.is_empty());
         }
