@@ -25,20 +25,17 @@ impl Network {
 }
 
 impl FromStr for Network {
-    type Err = ();
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Network, ()> {
-        let (address, length) = match text.split_once('/') {
-            Some((address, length)) => (address, Some(length)),
-            None => (text, None),
+    fn from_str(text: &str) -> Result<Network, Self::Err> {
+        let parse = || {
+            let (address, length) = text.split_once('/').unzip();
+            let address: IpAddr = address.unwrap_or(text).parse().ok()?;
+            let longest = if address.is_ipv4() { 32 } else { 128 };
+            let length = length.map_or(Some(longest), |length| length.parse().ok())?;
+            (length <= longest).then_some(Network { address, length })
         };
-        let address: IpAddr = address.parse().map_err(drop)?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let length = match length {
-            Some(length) => length.parse().map_err(drop)?,
-            None => longest,
-        };
-        if length <= longest { Ok(Network { address, length }) } else { Err(()) }
+        parse().ok_or("an address or a network, such as 10.0.0.0/8")
     }
 }
 

@@ -99,9 +99,9 @@ pub fn shake_hands(
         .ok()?;
     let mut assign = |ip| slot.assign(ip).map_err(|full| full.to_string());
     let served = http::serve(&mut wire, &shared.site, tls.is_some(), address, &mut assign);
-    let early = match served.map(|served| {
-        address = served.client_address;
-        served.outcome
+    let early = match served.map(|(client, outcome)| {
+        address = client;
+        outcome
     }) {
         Ok(Outcome::Upgraded(early)) => early,
         Ok(Outcome::Answered(status)) => {
@@ -674,7 +674,6 @@ mod tests {
             settings: crate::web::page::settings("[]", None, false, &[]),
             allow_origin: vec![],
             trust_proxy: vec![],
-            proxy_hinted: AtomicBool::new(false),
         };
         Arc::new(Shared {
             registry: Registry::default(),

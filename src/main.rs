@@ -8,9 +8,9 @@ use std::sync::mpsc::{self, Sender};
 
 use log::info;
 use signal_server::limits::Timeouts;
-use signal_server::operator::config::{Command, Config, HELP};
+use signal_server::operator::config::{Command, Config};
 use signal_server::operator::files::OperatorFiles;
-use signal_server::operator::users::{NewUser, new_user};
+use signal_server::operator::users::new_user;
 use signal_server::operator::{listen, logging};
 use signal_server::server;
 
@@ -22,8 +22,7 @@ fn main() -> ExitCode {
         Ok(Command::Run(config)) => run(&config),
         Ok(Command::Check(config)) => check(&config),
         Ok(Command::NewUser { name, url }) => print_new_user(&name, &url),
-        Ok(Command::Help) => print(HELP),
-        Ok(Command::Version) => print(concat!("signal-server ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Print(text)) => print(text),
         Err(problem) => {
             let _ = writeln!(io::stderr(), "signal-server: {problem}\nTry: signal-server --help");
             return ExitCode::from(USAGE_ERROR);
@@ -56,9 +55,8 @@ fn check(config: &Config) -> Result<(), String> {
     log_limits(config);
     match files.certificate {
         Some(certificate) if !certificate.get().is_valid_now => {
-            Err("browsers refuse the certificate: it is not valid now".into())
+            Err("the certificate is not valid now, so that browsers refuse it".into())
         }
-        None if config.listen.is_empty() => Err(listen::NOTHING_TO_LISTEN_ON.into()),
         _ => Ok(()),
     }
 }
@@ -80,7 +78,7 @@ fn print(text: &str) -> Result<(), String> {
 
 /// The line goes to stdout, which can be appended to the users file; the token goes to stderr.
 fn print_new_user(name: &str, url: &str) -> Result<(), String> {
-    let NewUser { line, secret } = new_user(name, url)?;
+    let (line, secret) = new_user(name, url)?;
     print(&line)?;
     io::stderr().write_all(secret.as_bytes()).map_err(|error| format!("cannot print: {error}"))
 }

@@ -59,7 +59,6 @@ pub fn run(
             ),
             allow_origin: config.allow_origin.clone(),
             trust_proxy: config.trust_proxy.clone(),
-            proxy_hinted: AtomicBool::new(false),
         },
         users,
         turn,

@@ -208,6 +208,8 @@ fn honest_pairs_outlast_every_kind_of_hostile_client() {
     }
     let mut stream =
         secure(connect_from("127.0.0.4", server.address(Link::Tls)), Link::Tls).unwrap();
-    assert!(ask(&mut *stream, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200"));
+    assert!(
+        ask(&mut *stream, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200")
+    );
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }

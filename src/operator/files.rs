@@ -32,8 +32,14 @@ impl OperatorFiles {
     pub fn load(config: &Config) -> Result<OperatorFiles, String> {
         let files = OperatorFiles {
             certificate: tls::open(config)?.map(Arc::new),
-            users: config.users.as_deref().map(AllowedUsers::open).transpose()?,
-            turn: config.turn.as_ref().map(Turn::load).transpose()?,
+            users: match &config.users {
+                Some(path) => Some(AllowedUsers::open(path)?),
+                None => None,
+            },
+            turn: match &config.turn_secret {
+                Some(secret) => Some(Turn::load(&config.turn_urls, secret)?),
+                None => None,
+            },
             ice_servers: match &config.ice_servers {
                 Some(path) => read_ice_servers(path)?,
                 None => "[]".into(),

@@ -11,9 +11,6 @@ use crate::limits::{BACKLOG, SOCKET_BUFFER};
 use crate::operator::config::Config;
 use crate::operator::tls::CertificateFiles;
 
-/// Why a server with these options would be of no use.
-pub const NOTHING_TO_LISTEN_ON: &str = "--listen is off and TLS is disabled: nothing to listen on";
-
 /// A bound port, plain or with TLS.
 pub struct Listener {
     /// Accepts connections.
@@ -40,7 +37,7 @@ pub fn bind(
         listeners.push(bind_first(&config.tls_listen, certificate)?);
     }
     if listeners.is_empty() {
-        return Err(NOTHING_TO_LISTEN_ON.into());
+        return Err("--listen is off and TLS is disabled: nothing to listen on".into());
     }
     Ok(listeners)
 }
@@ -57,18 +54,17 @@ fn bind_first(
             Ok((address, socket)) => return Ok(Listener { socket, address, tls }),
             Err(error) => error,
         };
-        problem = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                format!("cannot listen on {address}: port in use (choose another with {option})")
+        let remedy = match error.kind() {
+            io::ErrorKind::AddrInUse => "choose another port",
+            io::ErrorKind::PermissionDenied => {
+                "choose a port from 1024 on, or set AmbientCapabilities=CAP_NET_BIND_SERVICE in the \
+                 systemd unit"
             }
-            io::ErrorKind::PermissionDenied => format!(
-                "cannot listen on {address}: {error} (choose a port from 1024 on, or in the \
-                 systemd unit set AmbientCapabilities=CAP_NET_BIND_SERVICE)"
-            ),
-            _ => format!("cannot listen on {address}: {error}"),
+            _ => "choose an address of this machine",
         };
+        problem = format!("cannot listen on {address}: {error} ({option}: {remedy})");
         if error.kind() == io::ErrorKind::AddrInUse {
-            break; // The other address family would bind beside the program that has the port.
+            break; // The other address family would be bound beside the program that has the port.
         }
     }
     Err(problem)
@@ -120,18 +116,16 @@ pub fn local_addresses(bound: IpAddr) -> Vec<IpAddr> {
     // The standard library lists no interfaces. Connecting a UDP socket sends nothing, but the system
     // chooses the address that it would send from: by the default route (192.0.2.1 is reserved,
     // RFC 5737), and in the private networks that need none.
-    let mut found = Vec::new();
-    for destination in [[192, 0, 2, 1], [192, 168, 0, 1], [10, 0, 0, 1]] {
-        let source = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-            socket.connect((Ipv4Addr::from(destination), 9))?;
-            Ok(socket.local_addr()?.ip())
-        });
-        if let Ok(ip) = source
-            && !ip.is_loopback()
-            && !found.contains(&ip)
-        {
-            found.push(ip);
-        }
-    }
+    let source = |destination| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((destination, 9))?;
+        socket.local_addr()
+    };
+    let destinations = ["192.0.2.1", "192.168.0.1", "10.0.0.1"];
+    let mut found: Vec<IpAddr> =
+        destinations.into_iter().flat_map(source).map(|a| a.ip()).collect();
+    found.retain(|ip| !ip.is_loopback());
+    found.sort();
+    found.dedup();
     found
 }

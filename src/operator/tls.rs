@@ -75,67 +75,50 @@ fn load(files: &[TextFile]) -> Result<Certificate, String> {
         .map_err(|error| {
             format!("cannot use the certificate {cert_file} with the key {key_file}: {error}")
         })?;
-    check_key(&cert.text, key_text, &cert.path, &key.path)?;
-    let is_valid_now = log_validity(&cert.text, &cert.path);
+    let is_valid_now = inspect(&cert.path, &cert.text, key_text)?;
     Ok(Certificate { acceptor, is_valid_now })
 }
 
-/// OpenSSL's server side ignores a key of another certificate without an error, and then every
-/// handshake fails.
+/// Logs until when the certificate is valid, and returns whether it is valid now. Refuses a key of
+/// another certificate, which OpenSSL's server side ignores, so that every handshake would fail.
 #[cfg(not(any(windows, target_vendor = "apple")))]
-fn check_key(cert: &str, key: &str, cert_file: &Path, key_file: &Path) -> Result<(), String> {
-    use openssl::{pkey::PKey, x509::X509};
-    let public_key = X509::from_pem(cert.as_bytes()).and_then(|cert| cert.public_key());
-    match (public_key, PKey::private_key_from_pem(key.as_bytes())) {
-        (Ok(public), Ok(private)) if private.public_eq(&public) => Ok(()),
-        _ => Err(format!(
-            "the key {} does not belong to the certificate {}",
-            key_file.display(),
-            cert_file.display()
-        )),
-    }
-}
-
-/// Logs until when the certificate is valid, and returns whether it is valid now.
-#[cfg(not(any(windows, target_vendor = "apple")))]
-fn log_validity(cert: &str, file: &Path) -> bool {
+fn inspect(file: &Path, cert: &str, key: &str) -> Result<bool, String> {
     use crate::limits::EXPIRY_NOTICE;
     use log::{error, warn};
-    use openssl::{asn1::Asn1Time, x509::X509};
+    use openssl::{asn1::Asn1Time, pkey::PKey, x509::X509};
     let file = file.display();
-    let Ok((cert, now)) =
-        X509::from_pem(cert.as_bytes()).and_then(|cert| Ok((cert, Asn1Time::days_from_now(0)?)))
-    else {
-        warn!("the certificate {file} has no end date that can be read");
-        return true;
+    let parse = || {
+        let cert = X509::from_pem(cert.as_bytes())?;
+        let is_its_key =
+            PKey::private_key_from_pem(key.as_bytes())?.public_eq(&*cert.public_key()?);
+        let now = Asn1Time::days_from_now(0)?;
+        let days = now.diff(cert.not_after())?.days;
+        Ok((cert, is_its_key, now, days))
     };
+    let (cert, is_its_key, now, days) = parse().map_err(|error: openssl::error::ErrorStack| {
+        format!("cannot read the certificate {file}: {error}")
+    })?;
+    if !is_its_key {
+        return Err(format!("the key does not belong to the certificate {file}"));
+    }
     let (start, end) = (cert.not_before(), cert.not_after());
-    let days = now.diff(end).map_or(0, |left| left.days);
-    if *end < now {
-        error!("the certificate {file} expired on {end}; renew it");
-        return false;
+    let is_valid_now = *start <= now && now <= *end;
+    match days {
+        _ if !is_valid_now => error!(
+            "the certificate {file} is valid from {start} until {end}, and not now: renew it, or set \
+             this machine's clock"
+        ),
+        ..EXPIRY_NOTICE => {
+            warn!("the certificate {file} expires on {end}, in {days} days: renew it");
+        }
+        _ => info!("the certificate {file} is valid until {end}, {days} days"),
     }
-    if *start > now {
-        error!("the certificate {file} is valid from {start} on; is this machine's clock right?");
-        return false;
-    }
-    if days < EXPIRY_NOTICE {
-        warn!("the certificate {file} expires on {end}, in {days} days; renew it");
-    } else {
-        info!("the certificate {file} is valid until {end}, {days} days");
-    }
-    true
+    Ok(is_valid_now)
 }
 
-/// The other systems' own TLS libraries check the key when it is loaded.
+/// The TLS libraries of other systems check the key themselves, and native-tls does not show dates.
 #[cfg(any(windows, target_vendor = "apple"))]
-fn check_key(_: &str, _: &str, _: &Path, _: &Path) -> Result<(), String> {
-    Ok(())
-}
-
-/// The other systems' TLS libraries, as native-tls offers them, do not tell.
-#[cfg(any(windows, target_vendor = "apple"))]
-fn log_validity(_: &str, file: &Path) -> bool {
+fn inspect(file: &Path, _: &str, _: &str) -> Result<bool, String> {
     info!("the certificate {} is in use", file.display());
-    true
+    Ok(true)
 }

@@ -5,6 +5,7 @@
 //! `use-auth-secret` (draft-uberti-behave-turn-rest-00, section 2.2). The two servers exchange no
 //! message, and no client learns the secret.
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use data_encoding::BASE64;
@@ -14,7 +15,6 @@ use sha1::{Digest, Sha1};
 
 use crate::limits::TURN_TTL;
 use crate::names::percent_encode;
-use crate::operator::config::TurnOptions;
 use crate::operator::watched_files::read_file;
 
 /// The TURN server's addresses, and the secret that makes credentials for it.
@@ -24,19 +24,19 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Reads the secret: the one line of its file.
+    /// Reads the secret for the TURN server at `urls`: the one line of its file.
     ///
     /// # Errors
     /// A sentence for the operator: the file can't be read, or is not one line.
-    pub fn load(options: &TurnOptions) -> Result<Turn, String> {
-        let text = read_file(&options.secret)?;
-        let secret = text.trim();
-        if secret.is_empty() || secret.contains('\n') {
-            let path = options.secret.display();
+    pub fn load(urls: &[String], secret: &Path) -> Result<Turn, String> {
+        let text = read_file(secret)?;
+        let line = text.trim();
+        if line.is_empty() || line.contains('\n') {
+            let path = secret.display();
             return Err(format!("{path} must be one line; create it with: openssl rand -hex 32"));
         }
-        info!("TURN credentials are made for {}", options.urls.join(", "));
-        Ok(Turn { urls: options.urls.clone(), secret: secret.into() })
+        info!("TURN credentials are made for {}", urls.join(", "));
+        Ok(Turn { urls: urls.into(), secret: line.into() })
     }
 
     /// The `iceServers` of an `RTCPeerConnection`, as JSON, with new credentials for the user `name`.

@@ -34,14 +34,6 @@ pub struct AllowedUsers {
 #[derive(Default)]
 struct FailedLogins(HashMap<IpAddr, (Instant, u32)>);
 
-/// What [`new_user`] makes.
-pub struct NewUser {
-    /// The user's line for the users file.
-    pub line: String,
-    /// The user's token and a link that logs in with it, for the operator to pass on.
-    pub secret: String,
-}
-
 impl AllowedUsers {
     /// Reads the users file.
     ///
@@ -98,11 +90,12 @@ impl FailedLogins {
     }
 }
 
-/// Makes a token for the user `name`, and a link that opens the call page at `url` and logs in.
+/// Makes a token for the user `name`. Returns the user's line for the users file; and, in words for the
+/// operator, the token and a link that opens the call page at `url` and logs in.
 ///
 /// # Errors
 /// A sentence for the operator: `name` is not a valid name, or the system has no random bytes.
-pub fn new_user(name: &str, url: &str) -> Result<NewUser, String> {
+pub fn new_user(name: &str, url: &str) -> Result<(String, String), String> {
     if !is_valid_name(name) || name.starts_with('#') {
         return Err(format!(
             "{name:?} is not a valid name: 1 to 128 bytes, no control or invisible characters, no \
@@ -113,12 +106,12 @@ pub fn new_user(name: &str, url: &str) -> Result<NewUser, String> {
     getrandom::fill(&mut bytes).map_err(|error| format!("no random bytes: {error}"))?;
     let token = BASE64URL_NOPAD.encode(&bytes);
     let line = format!("{name}:{}\n", HEXLOWER.encode(&hash(&token)));
-    let encoded = percent_encode(name);
+    let link = format!("{url}#user={}&token={token}", percent_encode(name));
     let secret = format!(
         "The token of {name}, which is stored nowhere:\n\n  {token}\n\n\
-         A link that logs in as {name}:\n\n  {url}#user={encoded}&token={token}\n"
+         A link that logs in as {name}:\n\n  {link}\n"
     );
-    Ok(NewUser { line, secret })
+    Ok((line, secret))
 }
 
 fn hash(token: &str) -> TokenHash {
@@ -134,12 +127,12 @@ fn parse(files: &[TextFile]) -> Result<BTreeMap<String, TokenHash>, String> {
                 continue;
             }
             // The error does not show the line, which may contain a token.
-            let problem = |what| format!("{path}: line {number} {what}");
-            let (name, hash) = parse_line(line)
-                .ok_or_else(|| problem("is not a name, a colon and a SHA-256 in hex digits"))?;
-            if hashes.insert(name.into(), hash).is_some() {
-                return Err(problem("repeats the name of an earlier line"));
-            }
+            let problem = match parse_line(line) {
+                None => "is not a name, a colon and a SHA-256 in hex digits",
+                Some((name, hash)) if hashes.insert(name.into(), hash).is_none() => continue,
+                Some(_) => "repeats the name of an earlier line",
+            };
+            return Err(format!("{path}: line {number} {problem}"));
         }
         info!("{} users may log in ({path})", hashes.len());
     }

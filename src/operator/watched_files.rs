@@ -1,6 +1,7 @@
 //! A value made from files of the operator's, and made anew when these files change.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -86,14 +87,15 @@ fn read_all(paths: &[PathBuf]) -> Result<Vec<TextFile>, String> {
 /// A sentence for the operator: the file can't be read, is no ordinary file, is larger than
 /// [`MAX_FILE`], or is not UTF-8.
 pub fn read_file(path: &Path) -> Result<String, String> {
-    let problem = |what: &dyn std::fmt::Display| format!("cannot read {}: {what}", path.display());
-    let file = fs::metadata(path).map_err(|error| problem(&error))?;
-    if !file.is_file() {
-        return Err(problem(&"not an ordinary file"));
-    }
-    if file.len() > MAX_FILE {
-        return Err(problem(&format_args!("larger than {MAX_FILE} bytes")));
-    }
-    let text = fs::read_to_string(path).map_err(|error| problem(&error))?;
+    let read = || {
+        let file = fs::metadata(path)?;
+        if !file.is_file() || file.len() > MAX_FILE {
+            return Err(io::Error::other(format!(
+                "not an ordinary file of at most {MAX_FILE} bytes"
+            )));
+        }
+        fs::read_to_string(path)
+    };
+    let text = read().map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     Ok(text.trim_start_matches('\u{feff}').into())
 }

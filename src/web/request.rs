@@ -6,12 +6,10 @@
 use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use httparse::Status;
-use log::warn;
 use tungstenite::handshake::server::{Request, create_response, write_response};
-use tungstenite::http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use tungstenite::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use crate::addresses::Network;
 use crate::limits::{HEAD_CHUNK, MAX_HEAD, MAX_HEADERS, RETRY_AFTER};
@@ -33,8 +31,6 @@ pub struct Site {
     pub allow_origin: Vec<String>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trust_proxy: Vec<Network>,
-    /// Whether the log has named a peer that looks like a proxy.
-    pub proxy_hinted: AtomicBool,
 }
 
 impl Site {
@@ -42,14 +38,6 @@ impl Site {
     pub fn trusts(&self, ip: IpAddr) -> bool {
         self.trust_proxy.iter().any(|network| network.contains(ip))
     }
-}
-
-/// A request that was answered.
-pub struct Served {
-    /// The peer, or the client that a trusted proxy names. The client's port is unknown then, and 0.
-    pub client_address: SocketAddr,
-    /// What the request was for.
-    pub outcome: Outcome,
 }
 
 /// What a request was for.
@@ -70,19 +58,14 @@ struct Head {
     length: usize,
 }
 
-/// Where a request comes from.
-struct Source {
-    peer: SocketAddr,
-    is_trusted_proxy: bool,
-    tls: bool,
-}
-
 /// A status and a reason in words, instead of what the client asked for.
 type Refusal = (StatusCode, String);
 
-/// Reads one request and answers it. `tls` says whether this server encrypts the stream. If `peer`
-/// is a trusted proxy, `assign` is called with the address of its client, and can refuse the
-/// connection with a reason (503). The address of any other peer is known before its request.
+/// Reads one request and answers it. `tls` says whether this server encrypts the stream.
+///
+/// Returns the client's address too: the peer's, unless that is a trusted proxy. Then it is the one
+/// that the proxy names, with port 0, and `assign` is called with it, and can refuse the connection
+/// with a reason (503).
 ///
 /// # Errors
 /// The client closed the stream, or ran out of time.
@@ -92,9 +75,8 @@ pub fn serve(
     tls: bool,
     peer: SocketAddr,
     assign: &mut dyn FnMut(IpAddr) -> Result<(), String>,
-) -> io::Result<Served> {
-    let source = Source { peer, is_trusted_proxy: site.trusts(peer.ip()), tls };
-    let mut client_address = peer;
+) -> io::Result<(SocketAddr, Outcome)> {
+    let mut client = peer;
     let mut received = Vec::new();
     let answered = loop {
         let mut chunk = [0; HEAD_CHUNK];
@@ -103,20 +85,19 @@ pub fn serve(
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         received.extend_from_slice(chunk.get(..count).unwrap_or_default());
-        match parse(&received) {
-            Ok(None) => {}
-            Ok(Some(head)) => {
-                client_address = resolve_client_address(&head, site, &source);
-                received.drain(..head.length);
-                let assigned =
-                    if source.is_trusted_proxy { assign(client_address.ip()) } else { Ok(()) };
-                break match assigned {
-                    Ok(()) => answer(head, site, &source),
-                    Err(reason) => Err((StatusCode::SERVICE_UNAVAILABLE, reason)),
-                };
-            }
+        let head = match parse(&received) {
+            Ok(None) => continue,
+            Ok(Some(head)) => head,
             Err(refusal) => break Err(refusal),
+        };
+        received.drain(..head.length);
+        if site.trusts(peer.ip()) {
+            client = resolve_client_address(&head, site, peer);
+            if let Err(reason) = assign(client.ip()) {
+                break Err((StatusCode::SERVICE_UNAVAILABLE, reason));
+            }
         }
+        break answer(head, site, peer, tls);
     };
     let (status, bytes) = match answered {
         Ok(answer) => answer,
@@ -124,11 +105,10 @@ pub fn serve(
     };
     stream.write_all(&bytes)?;
     stream.flush()?;
-    let outcome = match status {
-        StatusCode::SWITCHING_PROTOCOLS => Outcome::Upgraded(received),
-        status => Outcome::Answered(status.as_u16()),
-    };
-    Ok(Served { client_address, outcome })
+    match status {
+        StatusCode::SWITCHING_PROTOCOLS => Ok((client, Outcome::Upgraded(received))),
+        status => Ok((client, Outcome::Answered(status.as_u16()))),
+    }
 }
 
 /// Answers 503 on a plain socket without waiting for its request. The response fits an empty send
@@ -156,8 +136,7 @@ fn parse(received: &[u8]) -> Result<Option<Head>, Refusal> {
         }
         Err(_) => return Err(bad("Not an HTTP request")),
     };
-    let version =
-        if parsed.version == Some(1) { http::Version::HTTP_11 } else { http::Version::HTTP_10 };
+    let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     let mut builder = Request::builder().method(parsed.method.unwrap_or_default()).version(version);
     for header in parsed.headers {
         builder = builder.header(header.name, header.value);
@@ -167,7 +146,7 @@ fn parse(received: &[u8]) -> Result<Option<Head>, Refusal> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host.to_str().unwrap_or_default(),
-        (None, _) if version == http::Version::HTTP_10 => "",
+        (None, _) if version == Version::HTTP_10 => "",
         _ => return Err(bad("A request needs one Host header")),
     };
     let (authority, path) = split_target(parsed.path.unwrap_or_default());
@@ -188,10 +167,15 @@ fn split_target(target: &str) -> (Option<&str>, &str) {
 }
 
 /// The status and the whole response.
-fn answer(mut head: Head, site: &Site, source: &Source) -> Result<(StatusCode, Vec<u8>), Refusal> {
+fn answer(
+    mut head: Head,
+    site: &Site,
+    peer: SocketAddr,
+    tls: bool,
+) -> Result<(StatusCode, Vec<u8>), Refusal> {
     let method = head.request.method();
     if method == Method::GET && has_token(head.request.headers(), header::UPGRADE, "websocket") {
-        check_origin(&head, site, source)?;
+        check_origin(&head, site, peer, tls)?;
         return Ok((StatusCode::SWITCHING_PROTOCOLS, upgrade(&mut head.request)?));
     }
     if method != Method::GET && method != Method::HEAD {
@@ -213,15 +197,15 @@ fn answer(mut head: Head, site: &Site, source: &Source) -> Result<(StatusCode, V
 ///
 /// The server's own page has its host and scheme. A trusted proxy may add TLS, so that a page behind
 /// one may have either scheme; `X-Forwarded-Proto` is not read.
-fn check_origin(head: &Head, site: &Site, source: &Source) -> Result<(), Refusal> {
+fn check_origin(head: &Head, site: &Site, peer: SocketAddr, tls: bool) -> Result<(), Refusal> {
     if site.allow_origin.is_empty() {
         return Ok(());
     }
-    let own_scheme = if source.tls { "https" } else { "http" };
+    let own_scheme = if tls { "https" } else { "http" };
     let is_own = |origin: &str| match origin.split_once("://") {
         Some((scheme, host)) => {
             head.host.eq_ignore_ascii_case(host)
-                && (source.is_trusted_proxy || scheme.eq_ignore_ascii_case(own_scheme))
+                && (site.trusts(peer.ip()) || scheme.eq_ignore_ascii_case(own_scheme))
         }
         None => false,
     };
@@ -263,28 +247,16 @@ fn upgrade(request: &mut Request) -> Result<Vec<u8>, Refusal> {
         .map_err(|error: tungstenite::Error| (StatusCode::BAD_REQUEST, error.to_string()))
 }
 
-/// The client's address: the nearest hop of `X-Forwarded-For` that is not a trusted proxy. What comes
-/// before it, the client may have made up. It is the peer's if there is no such header, or if a hop
-/// up to there is not an address.
-fn resolve_client_address(head: &Head, site: &Site, source: &Source) -> SocketAddr {
-    let headers = head.request.headers();
-    let ip = source.peer.ip();
-    if !source.is_trusted_proxy {
-        let hint = is_local(ip) && headers.contains_key(FORWARDED_FOR);
-        if hint && !site.proxy_hinted.swap(true, Ordering::Relaxed) {
-            warn!(
-                "{ip} sends X-Forwarded-For and looks like a proxy, whose clients share the limits \
-                 of one address; if it is yours, add: --trust-proxy {ip}"
-            );
-        }
-        return source.peer;
-    }
-    let mut client = source.peer;
-    for hop in list(headers, FORWARDED_FOR).rev() {
+/// The address of a trusted proxy's client: the nearest hop of `X-Forwarded-For` that is not a trusted
+/// proxy. What comes before that hop, the client may have made up. The proxy itself, if the header is
+/// missing, or a hop up to there is not an address.
+fn resolve_client_address(head: &Head, site: &Site, proxy: SocketAddr) -> SocketAddr {
+    let mut client = proxy;
+    for hop in list(head.request.headers(), FORWARDED_FOR).rev() {
         let hop = str::from_utf8(hop).unwrap_or_default();
         let address = hop.parse().map(|address: SocketAddr| address.ip());
         let Ok(ip) = address.or_else(|_| hop.trim_matches(['[', ']']).parse()) else {
-            return source.peer;
+            return proxy;
         };
         client = SocketAddr::new(ip, 0);
         if !site.trusts(ip) {
@@ -292,14 +264,6 @@ fn resolve_client_address(head: &Head, site: &Site, source: &Source) -> SocketAd
         }
     }
     client
-}
-
-/// Whether an address belongs to this machine or a private network (RFC 1918, RFC 4193).
-fn is_local(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-    }
 }
 
 /// The elements of a header that is a list, over all of its lines (RFC 9110, section 5.6.1).

@@ -231,7 +231,6 @@ fn a_proxy_that_is_trusted(link: Link) {
     }
     let hops = vec!["10.0.0.1"; 700].join(",");
     assert_eq!(asks(&format!("X-Forwarded-For: 203.0.113.1,{hops}\r\n")), "503");
-    assert!(!scene.server.log().contains("looks like a proxy"));
 }
 
 fn a_proxy_that_is_not_trusted(link: Link) {
@@ -250,6 +249,4 @@ fn a_proxy_that_is_not_trusted(link: Link) {
     drop(open);
     let log = scene.server.log();
     assert!(!log.contains("203.0.113"), "{log}");
-    let hint = "if it is yours, add: --trust-proxy 127.6.6.6";
-    assert_eq!(log.matches(hint).count(), 1, "{log}");
 }

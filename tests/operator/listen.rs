@@ -24,7 +24,10 @@ fn a_port_in_use_is_one_clear_line_and_exit_1() {
     let address = taken.local_addr().unwrap().to_string();
     let (code, said) = run(&["--log", "error", "--tls-listen", "off", "--listen", &address]);
     assert_eq!((code, said.lines().count()), (1, 1), "{said}");
-    assert!(said.contains(&format!("cannot listen on {address}: port in use")), "{said}");
+    assert!(
+        said.contains(&format!("cannot listen on {address}: Address already in use")),
+        "{said}"
+    );
     // The same when only the second port is taken.
     let (code, said) = run(&[options(), vec!["--log", "error", "--tls-listen", &address]].concat());
     assert_eq!((code, said.lines().count()), (1, 1), "{said}");

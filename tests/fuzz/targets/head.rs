@@ -59,7 +59,6 @@ fn exchange(setup: u8, request: &[u8], portion: usize) -> Option<u16> {
         settings: page::settings("[]", None, false, &[]),
         allow_origin: origin,
         trust_proxy: vec![proxy.parse().unwrap()],
-        ..Site::default()
     };
     let ip = if setup & 8 == 0 { "127.0.0.1:1" } else { "[2001:db8::1]:1" };
     let address: SocketAddr = ip.parse().unwrap();
@@ -69,7 +68,7 @@ fn exchange(setup: u8, request: &[u8], portion: usize) -> Option<u16> {
     // At most one portion beyond the limit is ever read.
     assert!(exchange.received <= MAX_HEAD + HEAD_CHUNK);
 
-    let Ok(served) = served else {
+    let Ok((_, outcome)) = served else {
         assert_eq!(exchange.received, request.len(), "gave up before the end");
         assert!(exchange.answer.is_empty());
         return None;
@@ -85,7 +84,7 @@ fn exchange(setup: u8, request: &[u8], portion: usize) -> Option<u16> {
         assert!(found.next().is_none(), "{name} twice");
         value
     };
-    match served.outcome {
+    match outcome {
         Outcome::Upgraded(rest) => {
             assert_eq!(status, 101);
             assert!(body.is_empty());
