@@ -105,7 +105,8 @@ pub fn announce(listener: &Listener) {
     }
 }
 
-/// This machine's addresses on its networks, at which others reach a listener bound to `bound`.
+/// This machine's addresses on its networks, at which others reach a listener bound to `bound`. The
+/// first one is the default route's.
 pub fn local_addresses(bound: IpAddr) -> Vec<IpAddr> {
     if bound.is_loopback() {
         return vec![];
@@ -121,11 +122,11 @@ pub fn local_addresses(bound: IpAddr) -> Vec<IpAddr> {
         socket.connect((destination, 9))?;
         socket.local_addr()
     };
-    let destinations = ["192.0.2.1", "192.168.0.1", "10.0.0.1"];
-    let mut found: Vec<IpAddr> =
-        destinations.into_iter().flat_map(source).map(|a| a.ip()).collect();
-    found.retain(|ip| !ip.is_loopback());
-    found.sort();
-    found.dedup();
+    let mut found = Vec::new();
+    for address in ["192.0.2.1", "192.168.0.1", "10.0.0.1"].into_iter().flat_map(source) {
+        if !address.ip().is_loopback() && !found.contains(&address.ip()) {
+            found.push(address.ip());
+        }
+    }
     found
 }

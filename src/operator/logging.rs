@@ -21,9 +21,8 @@ pub fn start(level: LevelFilter) {
         Some(_) => logger.without_timestamps(),
         None => logger.with_utc_timestamps(),
     };
-    if log::set_boxed_logger(Box::new(BestEffortLog { output: logger, pacing: Pacing::default() }))
-        .is_ok()
-    {
+    let logger = BestEffortLog { output: logger, pacing: Pacing::default() };
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(level);
     }
     // Logs only the location, because a panic's message can quote what a client sent. Writes without
@@ -98,7 +97,6 @@ impl Log for BestEffortLog {
         let Some(suppressed) = self.pacing.admit(record, Instant::now()) else {
             return;
         };
-        // The logger has no state that a panic could leave half changed.
         let print = || match suppressed {
             0 => self.output.log(record),
             count => self.output.log(

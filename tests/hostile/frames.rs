@@ -222,19 +222,25 @@ fn names_of_64_kib(link: Link) {
 fn nul_and_newline_in_names(link: Link) {
     let scene = Scene::with(link, &["--log", "trace"]);
     let mut client = scene.connect();
-    let names =
-        ["\0", "a\0b", "a\nb", "a\r\nERROR [signal_server] forged", "\u{1b}[2J", "\u{9b}2J"];
+    let names = [
+        "\0",
+        "a\0b",
+        "a\nb",
+        "a\r\nERROR [signal_server] forged",
+        "\u{1b}[2J",
+        "\u{9b}2J",
+        // No control characters, but no terminal or log viewer should see them raw either.
+        "line\u{2028}separator",
+        "right\u{202e}tfel",
+        "zero\u{200b}width",
+        "\u{feff}bom",
+    ];
     for name in names {
         assert_eq!(client.log_in(name)["reason"], "invalid-name");
     }
     assert_eq!(client.log_in("innocent")["success"], "1");
-    // These are no control characters, but no terminal or log viewer should see them raw either.
-    for name in ["line\u{2028}separator", "right\u{202e}tfel", "zero\u{200b}width", "\u{feff}bom"] {
-        assert_eq!(client.log_in(name)["success"], "1");
-        assert_eq!(client.ask(&message("offer", name, name, json!(1)))["toUser"], name);
-    }
     for name in names {
-        let fault = client.ask(&message("offer", "\u{feff}bom", name, json!(1)));
+        let fault = client.ask(&message("offer", "innocent", name, json!(1)));
         assert_eq!((&fault["code"], &fault["toUser"]), (&json!("user-not-found"), &json!(name)));
         assert_eq!(client.ask(&message("offer", name, "x", json!(1)))["code"], "wrong-sender");
     }

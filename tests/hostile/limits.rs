@@ -111,8 +111,9 @@ fn floods_for_10_s_are_closed_with_1008() {
         frame(0x89, b"ping"),
         frame(0x8a, b"pong that nobody asked for"),
     ];
-    let clients: Vec<(Client, Vec<u8>)> =
-        floods.map(|frame| (scene.login(&format!("{frame:?}")[..20]), frame.repeat(100))).into();
+    let clients: Vec<(Client, Vec<u8>)> = floods
+        .map(|frame| (scene.login(format!("{frame:?}")[..20].trim()), frame.repeat(100)))
+        .into();
     thread::scope(|scope| {
         for (mut client, bytes) in clients {
             let mut writer = client.socket.try_clone().unwrap();

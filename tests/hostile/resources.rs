@@ -19,7 +19,6 @@ use signal_server::limits::Timeouts;
 crate::over_plain_and_tls! {
     descriptors_run_out
     threads_run_out
-    with_few_descriptors_the_default_limit_is_lowered_and_that_is_said
     a_stopped_process_loses_its_name
 }
 
@@ -96,22 +95,6 @@ fn survives_a_flood_of_the_refused(scene: &Scene) {
     assert_eq!(read_to_end(&mut scene.socket()), "");
     held.clear();
     assert_eq!(scene.connect().log_in("next")["success"], "1");
-}
-
-fn with_few_descriptors_the_default_limit_is_lowered_and_that_is_said(link: Link) {
-    let command = program_under("ulimit -n 64; exec \"$@\"", &[]);
-    let scene = Scene::around(Server::spawn(command), link);
-    let said = scene.server.wait_for_log("--max-connections is 32 instead of 1024");
-    assert!(said.contains("WARN") && said.contains("ulimit -n 1056"), "{said}");
-    // All of these it can serve, the honest pair included, and turns the next away.
-    let mut clients: Vec<Client> = (0..30).map(|n| scene.login(&n.to_string())).collect();
-    let turned_away = read_to_end(&mut scene.socket());
-    assert!(link == Link::Tls || turned_away.contains("503"), "{turned_away}");
-    for (number, client) in clients.iter_mut().enumerate() {
-        let name = number.to_string();
-        assert_eq!(client.ask(&message("candidate", &name, &name, json!(1)))["payload"], 1);
-    }
-    assert!(!scene.server.log().contains("cannot take"));
 }
 
 /// A client in a process of its own: this very program, with [`alice_herself`] as its only test.
