@@ -24,7 +24,7 @@ pub struct Listener {
 /// Binds the ports that `config` asks for, the one for TLS only if there is a certificate.
 ///
 /// # Errors
-/// A sentence for the operator: a port can't be bound, or there is none to bind.
+/// A sentence for the operator: a port can't be bound.
 pub fn bind(
     config: &Config,
     certificate: Option<Arc<CertificateFiles>>,
@@ -35,9 +35,6 @@ pub fn bind(
     }
     if certificate.is_some() {
         listeners.push(bind_first(&config.tls_listen, certificate)?);
-    }
-    if listeners.is_empty() {
-        return Err("--listen is off and TLS is disabled: nothing to listen on".into());
     }
     Ok(listeners)
 }

@@ -29,14 +29,18 @@ pub struct Certificate {
 /// Loads the certificate that `config` names; `None` if TLS is disabled.
 ///
 /// # Errors
-/// A sentence for the operator: TLS was requested, or one of its files exists, and it cannot start.
+/// A sentence for the operator: TLS was requested, or one of its files exists, or no other port is
+/// asked for; and TLS cannot start.
 pub fn open(config: &Config) -> Result<Option<CertificateFiles>, String> {
-    let Config { cert, key, tls_listen, tls_requested, .. } = config;
+    let Config { cert, key, listen, tls_listen, tls_requested, .. } = config;
     if tls_listen.is_empty() {
         return Ok(None);
     }
     if !tls_requested && !cert.exists() && !key.exists() {
         let cert = cert.display();
+        if listen.is_empty() {
+            return Err(format!("--listen is off and {cert} not found: nothing to listen on"));
+        }
         info!("TLS disabled: {cert} not found (create it with: sh certs/generate.sh)");
         return Ok(None);
     }

@@ -208,6 +208,10 @@ fn a_check_fails_for_what_would_fail_a_start() {
     let turn = ["--turn", "turn:localhost", "--turn-secret", "/nowhere/secret"];
     assert_eq!(check(&pair, &turn).0, 1);
     assert_eq!(check(&pair, &["--listen", "8080"]).0, 2);
+    let mut command = program();
+    command.current_dir(scratch("empty")).args(["--check", "--listen", "off"]);
+    let (code, said) = outcome(command.output().unwrap());
+    assert!(code == 1 && said.contains("nothing to listen on"), "{said}");
 }
 
 #[test]
