@@ -70,7 +70,6 @@
 //! 15. [`listen`]: opening the ports
 //! 16. [`server`]: accepting, starting threads, stopping
 #![forbid(unsafe_code)]
-#![warn(missing_docs)]
 #![cfg_attr(
     not(test),
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
@@ -79,10 +78,9 @@
 pub mod limits;
 pub mod names;
 pub mod addresses;
-pub mod rates;
-pub mod slots;
-pub mod protocol;
-/// What the operator brings.
+pub mod threads;
+
+/// What the operator brings: options, certificate, users, TURN. Skip it on a first reading.
 pub mod operator {
     pub mod config;
     pub mod watched_files;
@@ -93,12 +91,22 @@ pub mod operator {
     pub mod listen;
     pub mod logging;
 }
-/// What browsers load.
+
+/// What browsers load: the request head, the call page.
 pub mod web {
     pub mod page;
     pub mod request;
 }
-pub mod wire;
-pub mod registry;
-pub mod client;
-pub mod server;
+
+/// How a message travels. Read this.
+pub mod signaling {
+    pub mod protocol;
+    pub mod rate;
+    pub mod socket;
+    pub mod transport;
+    pub mod peer;
+    pub mod connections;
+    pub mod registry;
+    pub mod client;
+    pub mod server;
+}

@@ -1,7 +1,4 @@
-//! Every bound and every pause, with its unit and its reason.
-//!
-//! Nothing here reads or writes a socket. A file that needs a bound takes it from here, so that
-//! an auditor finds all of them on one page.
+//! Every bound and every delay, with its unit and its reason, and what they add up to.
 
 use std::time::Duration;
 
@@ -10,13 +7,17 @@ use std::time::Duration;
 /// Longest user name, in bytes of UTF-8.
 pub const MAX_NAME: usize = 128;
 
-/// Largest message that an operator can allow, in bytes, and what "no limit" means for it. A frame says
-/// first how long it is, and has memory set aside for that; one that says 2^40 would end the process.
+/// Largest message that an operator can allow, in bytes, and what "no limit" means for it. A frame's
+/// header announces its length, and memory is reserved for it: 2^40 bytes would end the process.
 pub const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
 
-/// Deepest nesting of a message's JSON, the message's own braces included. The server would not
-/// mind more, but the recipient's parser may recurse.
+/// Deepest nesting of a message's JSON, the message's own braces included. The server could take
+/// more, but the recipient's parser may recurse.
 pub const MAX_DEPTH: usize = 128;
+
+/// Largest integer that is a name, 2^53 - 1. A JavaScript recipient would read a larger one as another
+/// number.
+pub const MAX_INTEGER_NAME: u64 = (1 << 53) - 1;
 
 /// How much longer than the message a reply to it can be, in bytes. In an error, a name is at most
 /// [`MAX_NAME`] bytes, each at most 6 as JSON (`\u0000`), plus about 150 bytes of fields. In a login
@@ -29,28 +30,24 @@ pub const IPV6_PREFIX: u32 = 56;
 
 // ---- how fast ----
 
-/// What a connection may send at once is this many seconds' worth of its rate.
+/// Seconds' worth of its message rate that a connection may send at once.
 pub const BURST_SECONDS: u64 = 4;
 
-/// Who sends too much for this long without a break is disconnected.
-pub const ABUSE_TIME: Duration = Duration::from_secs(10);
+/// How long a client that is over its rate is not read from, at least: so a flood wakes its thread five
+/// times a second, and not at each message. Also the delay before each read beyond
+/// [`HANDSHAKE_READS`].
+pub const PACING_DELAY: Duration = Duration::from_millis(200);
 
-/// No refusal for this long is a break.
-pub const ABUSE_BREAK: Duration = Duration::from_secs(2);
-
-/// How long a client that is over its rate is not read from. By then there is room for ten messages
-/// at the default rate, so that a flood wakes us up five times a second and not a thousand times.
-pub const FLOOD_PAUSE: Duration = Duration::from_millis(200);
-
-/// Reads that the TLS and HTTP handshakes have for free: in one piece they need four, and a full
-/// [`MAX_HEAD`] in packets of a network's usual size six more. Who drips beyond that is not read from
-/// for [`FLOOD_PAUSE`] before each further read, and so wakes us up five times a second. The same goes for
-/// what a client still sends after our last word.
+/// Reads that a handshake has without delay. In one piece TLS and HTTP need four, and a request head
+/// of [`MAX_HEAD`] in packets of the usual size six more. More are a slowloris attack.
 pub const HANDSHAKE_READS: usize = 16;
 
-/// How far apart in time those go on who wait at the same [`Gate`](crate::rates::Gate): about as long as each then needs
-/// of the processor. A thousand that end at once are through in 0.2 s.
-pub const GATE_INTERVAL: Duration = Duration::from_micros(200);
+/// Time between two pings to a connection whose name other logins want, at least. Its pongs count for
+/// its message rate.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A connection that has been handling received bytes for this long counts as alive.
+pub const PROCESSING_TIME: Duration = Duration::from_millis(100);
 
 // ---- who may log in ----
 
@@ -98,32 +95,38 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 // ---- a connection's memory ----
 
-/// Bytes that the first `recv` of a message can take. A candidate fits, and an audio offer of 2 KiB
-/// with its frame's header, so that such a message costs one system call. The buffer is on the
-/// thread's stack, and with this size an idle client has touched two pages of that, not three.
-pub const RECV_BUFFER: usize = 2 * 1024 + 256;
+/// Bytes that one `recv` can take. An offer with audio fits. The buffer is on the thread's stack.
+pub const RECV_BUFFER: usize = 4 * 1024;
 
-/// Bytes that one `recv` can take when the one before was full, so that there is probably more.
-pub const FULL_RECV_BUFFER: usize = 8 * 1024;
-
-/// Bytes that tungstenite, the WebSocket library, reads at a time, and keeps for each client; for a larger message it grows.
-/// (Its default is 128 KiB, allocated at once.)
+/// Bytes that tungstenite reads at a time. For a larger frame its buffer grows. (Its default is 128 KiB
+/// for each connection, allocated at once.)
 pub const READ_BUFFER: usize = 256;
 
-/// What the kernel may keep for a client that does not read, and of what a client sends while we
-/// don't, in bytes each. (Linux takes it twice, for its own bookkeeping, and would otherwise let it
-/// grow to several MiB.) Small, so that a ping to a client on a slow line of 50 KB/s does not stand
-/// behind more than about a second's worth of other people's messages.
+/// Send and receive buffer of a socket, in bytes each. Linux doubles this, and would otherwise let them
+/// grow to several MiB. Small, so that on a line of 50 KB/s a ping waits about a second behind other
+/// people's messages.
 pub const SOCKET_BUFFER: usize = 32 * 1024;
 
-/// Stack of a client's thread, in bytes; only touched pages take memory. A TLS handshake and a login,
-/// the deepest paths, were seen to touch 28 KiB of it; a client that waits, 8 KiB. For a moment after
-/// the login there are both, which together is less than all of one.
+/// Room in a write buffer for the ends of calls, in bytes, in addition to other messages: 160 of the
+/// usual length.
+pub const LEAVES_BUFFER: usize = 16 * 1024;
+
+/// Bytes of a write buffer that are sent at a time.
+pub const FLUSH_PART: usize = 16 * 1024;
+
+/// Stack of a client's thread and of its handshakes' thread, in bytes. Only touched pages take memory:
+/// 28 KiB for a TLS handshake, 8 KiB for a client that waits.
 pub const CLIENT_STACK: usize = 128 * 1024;
 
-/// What TLS holds for a connection at most, in bytes: OpenSSL's two record buffers of 17 KiB each,
-/// and its state, which is largest during the handshake.
-pub const TLS_STATE: usize = 96 * 1024;
+/// Stack of the thread that sends a write buffer, in bytes.
+pub const FLUSHER_STACK: usize = 64 * 1024;
+
+/// What TLS takes for a connection at most, in bytes: two record buffers of 17 KiB each, a ClientHello
+/// of 128 KiB in a buffer that grows by a third, and its state.
+pub const TLS_STATE: usize = 224 * 1024;
+
+/// Names, addresses and handles of a connection, in bytes.
+const BOOKKEEPING: usize = 2 * 1024;
 
 // ---- the process ----
 
@@ -131,23 +134,32 @@ pub const TLS_STATE: usize = 96 * 1024;
 /// and what OpenSSL remembers of 20,480 TLS sessions for clients who come again, 1.4 KiB each.
 pub const BASE_MEMORY: usize = 48 * 1024 * 1024;
 
-/// Descriptors that the process needs besides one for each connection: three standard streams, two
+/// Descriptors that the process needs beside one for each connection: three standard streams, two
 /// ports, two for signals, and a file that is being read.
 pub const OWN_DESCRIPTORS: usize = 8;
+
+/// How long a connection that has not logged in keeps its place when there is none left for new ones.
+pub const EVICTION_AGE: Duration = Duration::from_secs(10);
+
+/// Evicted connections that have not ended yet, at most, in addition to `--max-connections`.
+pub const MAX_EVICTIONS: usize = 8;
+
+/// Stack of an accept loop, in bytes.
+pub const ACCEPT_STACK: usize = 256 * 1024;
+
+/// Stack of the thread that waits for signals, in bytes.
+pub const SIGNALS_STACK: usize = 64 * 1024;
 
 /// Connections that wait to be accepted. All of a restarted server's clients come at once. (The
 /// standard library says 128.)
 pub const BACKLOG: i32 = 4096;
 
-/// How long the accept loop waits after it could not accept or start a thread. Whatever ran out
-/// (descriptors, threads, memory) comes back when a client leaves, not sooner for asking often.
-pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the accept loop waits after it could not accept a connection or start a thread. What ran
+/// out (descriptors, threads, memory) comes back when a client disconnects.
+pub const ACCEPT_DELAY: Duration = Duration::from_millis(100);
 
 /// How long a server that stops tries to connect to itself, to wake an accept loop.
 pub const ACCEPT_WAKE: Duration = Duration::from_secs(1);
-
-/// How often at most the accept loop logs that it turns clients away or can't take them.
-pub const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
 
 // ---- the operator's files and log ----
 
@@ -171,28 +183,23 @@ pub const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 // ---- timeouts, and what the operator can choose ----
 
-/// The waits that a connection can cost. They travel together so that a test can shorten them;
-/// the program itself always runs with [`Timeouts::default`].
+/// Everything that is waited for on a connection. In one struct so that tests can shorten them; the
+/// program always uses [`Timeouts::default`].
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// From `accept` to the end of the HTTP exchange, TLS included, however the bytes drip.
+    /// From `accept` to the end of the HTTP exchange, TLS included.
     pub handshake: Duration,
     /// Without a byte from the client for this long, it is pinged.
     pub idle: Duration,
     /// Without a byte for this long after that ping, it is disconnected.
     pub pong: Duration,
-    /// How long one message waits for a client that takes no data, and how long a sender waits for
-    /// the lock that such a message holds. A client that needs more is disconnected. Before that its
-    /// [`SOCKET_BUFFER`] must be full, and the kernel goes on when a third of it is free again.
-    pub write: Duration,
-    /// The same for the `leave` to a caller whom the user that ends never answered. Many callers who
-    /// take no data could otherwise hold up that user's end.
-    pub goodbye: Duration,
-    /// How long the holder of a name that somebody else asks for has to show a sign of life. It is
-    /// pinged for that once in half of this time at most.
+    /// A client that takes nothing of its write buffer for this long is disconnected. Only the thread
+    /// that sends the write buffer waits.
+    pub stall: Duration,
+    /// How long the connection that holds a wanted name has to answer a ping.
     pub probe: Duration,
-    /// After our last word to a client: how long what it still sends is read and dropped.
-    pub linger: Duration,
+    /// After a close frame: how long what the client still sends is read and dropped.
+    pub drain: Duration,
     /// How long a stopping server waits for its clients' threads.
     pub stop: Duration,
 }
@@ -203,37 +210,35 @@ impl Default for Timeouts {
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(30),
             pong: Duration::from_secs(10),
-            write: Duration::from_secs(1),
-            goodbye: Duration::from_millis(10),
+            stall: Duration::from_secs(10),
             probe: Duration::from_secs(2),
-            linger: Duration::from_secs(1),
+            drain: Duration::from_secs(1),
             stop: Duration::from_secs(2),
         }
     }
 }
 
-/// The bounds that an operator can choose. [`usize::MAX`] stands for none, but for the message.
+/// The bounds that an operator can choose. [`usize::MAX`] is no limit, except for the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once, handshakes and page requests included.
     pub max_connections: usize,
-    /// Of these, how many from one address. An IPv6 network of [`IPV6_PREFIX`] bits
-    /// counts as one address.
+    /// Connections at once from one address. An IPv6 network of [`IPV6_PREFIX`] bits counts as one.
     pub max_per_ip: usize,
-    /// Largest message, in bytes, at most [`LARGEST_MESSAGE`]. An offer with audio and video is 4 to
+    /// Largest message, in bytes, at most [`LARGEST_MESSAGE`]. An offer with audio and video has 4 to
     /// 10 KB.
     pub max_message: usize,
-    /// Messages a second from one connection, once [`BURST_SECONDS`] worth of them at once are used
-    /// up. A call's start is a few dozen. A message that comes in parts, of [`FULL_RECV_BUFFER`] at
-    /// most, counts as one for each part.
+    /// Messages a second from one connection, after a burst of [`BURST_SECONDS`]. A call's start takes
+    /// a few dozen. A message that arrives in parts, of [`RECV_BUFFER`] at most, counts as one for each
+    /// part.
     pub max_rate: usize,
-    /// Calls that one connection can have made or answered and not ended. A mesh call is one for each
-    /// of the others. Being called is no call yet, so nobody can use up somebody else's.
+    /// Calls that one user has made or answered and not ended. A mesh call is one for each of the
+    /// others.
     pub max_calls: usize,
 }
 
 impl Default for Limits {
-    /// What a Raspberry Pi can live with; [`Limits::worst_case`] has the arithmetic.
+    /// What fits into the usual limit of 1024 descriptors.
     fn default() -> Self {
         Limits {
             max_connections: 1000,
@@ -246,90 +251,44 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What `--print-limits` prints: every bound, and the memory that they add up to.
-    pub fn report(&self, timeouts: &Timeouts) -> String {
-        let bound = |limit: usize, unit: &str| match limit {
-            usize::MAX => "no limit".to_string(),
-            limit => format!("{limit}{unit}"),
-        };
-        let kib = |bytes: usize| bytes.div_ceil(1024);
-        let Timeouts { handshake, idle, pong, write, goodbye: _, probe, linger, stop } = timeouts;
-        let mut report = format!(
-            "connections at once          {}\n\
-             of these from one address    {} (an IPv6 /56 is one address)\n\
-             message                      {}, nested at most {MAX_DEPTH} deep\n\
-             messages of one connection   {}, {BURST_SECONDS} s worth of them at once;\n\
-             \u{20}                            who is over that for {ABUSE_TIME:?} is disconnected\n\
-             calls of one connection      {}\n\
-             name                         {MAX_NAME} bytes\n\
-             request head                 {MAX_HEAD} bytes, {MAX_HEADERS} headers\n\
-             TLS and HTTP handshake       {handshake:?} together\n\
-             silence                      {idle:?}, and {pong:?} more after a ping\n\
-             a client that takes no data  {write:?}\n\
-             the holder of a wanted name  {probe:?} to answer a ping\n\
-             wrong logins of an address   {LOGIN_TRIES} in {LOGIN_WINDOW:?}, then {LOGIN_DELAY:?} for \
-             each login,\n\
-             \u{20}                            and a wrong one ends its connection\n\
-             after our last word          {linger:?}\n\
-             after the signal to stop     {stop:?}\n\n",
-            bound(self.max_connections, ""),
-            bound(self.max_per_ip, ""),
-            bound(self.max_message, " bytes"),
-            bound(self.max_rate, " a second"),
-            bound(self.max_calls, ""),
-        );
-        match self.worst_case() {
-            None => report.push_str("With a limit missing, or that large, memory has no bound.\n"),
-            Some(WorstCase { parts, connection, total }) => {
-                report.push_str("Memory in the worst case, for each connection:\n");
-                for (bytes, what) in parts {
-                    report.push_str(&format!("  {:>7} KiB  {what}\n", kib(bytes)));
-                }
-                report.push_str(&format!(
-                    "  {:>7} KiB  together\n\
-                     times {} connections, and {} KiB for the process: {} MiB.\n",
-                    kib(connection),
-                    self.max_connections,
-                    kib(BASE_MEMORY),
-                    total.div_ceil(1024 * 1024),
-                ));
-            }
-        }
-        report
+    /// What may wait in a client's write buffer before the next message to it is refused, in bytes: one
+    /// message of the largest size, or many small ones.
+    pub fn write_buffer(&self) -> usize {
+        self.max_message.saturating_add(MAX_REPLY_OVERHEAD)
     }
 
-    /// The arithmetic of the worst case; `None` if one of the limits is missing.
-    pub fn worst_case(&self) -> Option<WorstCase> {
+    /// The same for the end of a call.
+    pub fn write_buffer_with_leaves(&self) -> usize {
+        self.write_buffer().saturating_add(LEAVES_BUFFER)
+    }
+
+    /// The most memory that one connection can take, in bytes, and for what. `None` if a limit is off.
+    pub fn connection_memory(&self) -> Option<[(usize, &'static str); 9]> {
+        let message = self.max_message.checked_add(MAX_REPLY_OVERHEAD)?;
+        let partner = 2 * (MAX_NAME + 64); // noted on both sides
         // A buffer that grows can be twice as large as what it holds.
-        let message = self.max_message.checked_add(MAX_REPLY_OVERHEAD)?.checked_mul(2)?;
-        let partner = MAX_NAME + 64; // in a tree of names
-        let parts = [
-            (CLIENT_STACK, "the thread's stack, if all of it were touched"),
-            (FULL_RECV_BUFFER, "received, not yet taken"),
-            (
-                message.checked_mul(2)?.checked_add(READ_BUFFER)?,
-                "a frame, and the fragments before it",
-            ),
-            (message, "a message or a reply on its way out"),
+        let waiting = message.checked_mul(2)?.checked_add(LEAVES_BUFFER)?.checked_mul(2)?;
+        Some([
+            (2 * CLIENT_STACK, "stacks of two threads"),
+            (RECV_BUFFER, "received bytes"),
+            (message.checked_mul(4)?.checked_add(READ_BUFFER)?, "a frame, and earlier fragments"),
+            (message.checked_mul(5)?, "a message being handled, its fields and the reply"),
+            (waiting.checked_add(FLUSH_PART)?, "the write buffer, with one reply more"),
             (TLS_STATE, "TLS"),
-            (self.max_calls.checked_mul(2 * partner)?, "partners, noted on both sides"),
-            (4 * SOCKET_BUFFER, "the kernel's buffers, which are not the process's own"),
-        ];
-        let connection =
-            parts.iter().try_fold(0_usize, |sum, (bytes, _)| sum.checked_add(*bytes))?;
-        let total = connection.checked_mul(self.max_connections)?.checked_add(BASE_MEMORY)?;
-        Some(WorstCase { parts, connection, total })
+            (self.max_calls.checked_mul(partner)?, "partners"),
+            (4 * SOCKET_BUFFER, "the kernel's buffers"),
+            (BOOKKEEPING, "names, addresses and handles"),
+        ])
     }
-}
 
-/// The most memory that some [`Limits`] let the process take, in bytes.
-pub struct WorstCase {
-    /// What one connection takes, and for what.
-    pub parts: [(usize, &'static str); 7],
-    /// The sum of these.
-    pub connection: usize,
-    /// All connections, and the process itself.
-    pub total: usize,
+    /// The most memory that all connections and the process itself can take, in bytes. `None` if a
+    /// limit is off.
+    pub fn worst_case(&self) -> Option<usize> {
+        let parts = self.connection_memory()?.into_iter();
+        let connection = parts.map(|(bytes, _)| bytes).try_fold(0, usize::checked_add)?;
+        let connections = self.max_connections.checked_add(MAX_EVICTIONS)?;
+        connection.checked_mul(connections)?.checked_add(BASE_MEMORY)
+    }
 }
 
 #[cfg(test)]
@@ -338,24 +297,30 @@ mod tests {
 
     #[test]
     fn the_worst_case_is_a_sum_of_all_parts_for_all_connections() {
-        let WorstCase { parts, connection, total } = Limits::default().worst_case().unwrap();
-        let kib = parts.map(|(bytes, _)| bytes.div_ceil(1024));
-        assert_eq!(kib, [128, 8, 261, 130, 96, 12, 128]);
-        assert_eq!(connection, parts.iter().map(|(bytes, _)| bytes).sum::<usize>());
-        assert_eq!(total, 1000 * connection + 48 * 1024 * 1024);
-        for missing in [
-            Limits { max_connections: usize::MAX, ..Limits::default() },
-            Limits { max_message: usize::MAX, ..Limits::default() },
-            Limits { max_calls: usize::MAX, ..Limits::default() },
+        let limits = Limits::default();
+        let kib = limits.connection_memory().unwrap().map(|(bytes, _)| bytes.div_ceil(1024));
+        assert_eq!(kib, [256, 4, 261, 325, 308, 224, 12, 128, 2]);
+        let connection =
+            limits.connection_memory().unwrap().iter().map(|(bytes, _)| bytes).sum::<usize>();
+        assert_eq!(limits.worst_case(), Some(1008 * connection + 48 * 1024 * 1024));
+        for unlimited in [
+            Limits { max_connections: usize::MAX, ..limits },
+            Limits { max_message: usize::MAX, ..limits },
+            Limits { max_calls: usize::MAX, ..limits },
         ] {
-            assert!(missing.worst_case().is_none());
+            assert_eq!(unlimited.worst_case(), None);
         }
     }
 
     #[test]
-    fn a_reply_and_the_longest_goodbye_fit_into_what_is_set_aside() {
-        let name = "\u{1}".repeat(MAX_NAME); // six bytes each in JSON
-        let goodbye = crate::protocol::goodbye(&name, &name);
-        assert!(goodbye.len() <= Limits::default().max_message.min(2 * MAX_REPLY_OVERHEAD));
+    fn the_default_fits_into_the_usual_number_of_descriptors() {
+        assert!(Limits::default().max_connections + MAX_EVICTIONS + OWN_DESCRIPTORS <= 1024);
+    }
+
+    #[test]
+    fn the_longest_leave_message_fits_into_its_buffer() {
+        let name = "\"".repeat(MAX_NAME); // two bytes each in JSON
+        let leave = crate::signaling::protocol::leave_message(&name, &name);
+        assert!(leave.len() <= LEAVES_BUFFER / 16);
     }
 }

@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, Sender};
 
 use log::info;
-use signal_server::limits::Timeouts;
+use signal_server::limits::{SIGNALS_STACK, Timeouts};
 use signal_server::operator::config::{Command, Config};
 use signal_server::operator::files::OperatorFiles;
 use signal_server::operator::users::new_user;
 use signal_server::operator::{listen, logging};
-use signal_server::server;
+use signal_server::signaling::server;
+use signal_server::threads;
 
 /// The exit code for a command line that can't be understood, as shells use it.
 const USAGE_ERROR: u8 = 2;
@@ -65,7 +66,7 @@ fn log_limits(config: &Config) {
     let connections = config.limits.max_connections;
     match config.limits.worst_case() {
         Some(memory) => {
-            let mib = memory.total.div_ceil(1024 * 1024);
+            let mib = memory.div_ceil(1024 * 1024);
             info!("at most {connections} connections, and {mib} MiB of memory in the worst case");
         }
         None => info!("a limit is off, so memory has no bound"),
@@ -88,7 +89,7 @@ fn print_new_user(name: &str, url: &str) -> Result<(), String> {
 fn stop_on_signals(stop: Sender<()>) -> io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
+    threads::spawn("signals", SIGNALS_STACK, move || {
         for (count, _) in signals.forever().enumerate() {
             if count > 0 || stop.send(()).is_err() {
                 std::process::exit(1);

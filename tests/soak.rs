@@ -150,7 +150,7 @@ const VISITS: [Visit; 10] = [
 
 #[test]
 fn honest_pairs_outlast_every_kind_of_hostile_client() {
-    let worst = LIMITS.worst_case().unwrap().total / 1024;
+    let worst = LIMITS.worst_case().unwrap() / 1024;
     let options = [
         ["--max-connections", &LIMITS.max_connections.to_string()],
         ["--max-per-ip", &LIMITS.max_per_ip.to_string()],

@@ -85,7 +85,7 @@ mod tests {
     fn the_longest_turn_servers_fit_into_a_reply() {
         let urls = vec!["turn:xxxx".into(); MAX_TURN_URLS / 9];
         let long = Turn { urls, secret: "secret".into() }.ice_servers(&"é".repeat(64));
-        let with = crate::protocol::login_reply("{}", Ok(Some(long)));
+        let with = crate::signaling::protocol::login_reply("{}", Ok(Some(long)));
         assert!(MAX_NAME == 128 && with.len() <= MAX_REPLY_OVERHEAD, "{}", with.len());
     }
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use signal_server::limits::Timeouts;
 use signal_server::operator::files::OperatorFiles;
 use signal_server::operator::{config, listen};
-use signal_server::server;
+use signal_server::signaling::server;
 use tungstenite::{Error, Message, WebSocket};
 
 /// How long anything may take that must happen. Generous, for slow and busy machines: a test that

@@ -23,7 +23,7 @@ crate::over_plain_and_tls! {
     names_of_64_kib
     nul_and_newline_in_names
     proto_as_field_and_as_name
-    integers_beyond_2_to_the_64
+    integers_beyond_2_to_the_53
     lone_surrogates
     duplicate_keys
     a_login_storm_on_one_name_from_100_connections
@@ -222,29 +222,23 @@ fn names_of_64_kib(link: Link) {
 fn nul_and_newline_in_names(link: Link) {
     let scene = Scene::with(link, &["--log", "trace"]);
     let mut client = scene.connect();
-    let names = [
-        "\0",
-        "a\0b",
-        "a\nb",
-        "a\r\nERROR [signal_server] forged",
-        "\u{1b}[2J",
-        "\u{9b}2J",
-        // No control characters, but no terminal or log viewer should see them raw either.
-        "line\u{2028}separator",
-        "right\u{202e}tfel",
-        "zero\u{200b}width",
-        "\u{feff}bom",
-    ];
+    let names =
+        ["\0", "a\0b", "a\nb", "a\r\nERROR [signal_server] forged", "\u{1b}[2J", "\u{9b}2J"];
     for name in names {
         assert_eq!(client.log_in(name)["reason"], "invalid-name");
     }
     assert_eq!(client.log_in("innocent")["success"], "1");
+    // These are valid, but no terminal or log viewer should see them raw.
+    for name in ["zero\u{200d}width", "no\u{a0}break"] {
+        assert_eq!(client.log_in(name)["success"], "1");
+        assert_eq!(client.ask(&message("offer", name, name, json!(1)))["toUser"], name);
+    }
     for name in names {
-        let fault = client.ask(&message("offer", "innocent", name, json!(1)));
+        let fault = client.ask(&message("offer", "no\u{a0}break", name, json!(1)));
         assert_eq!((&fault["code"], &fault["toUser"]), (&json!("user-not-found"), &json!(name)));
         assert_eq!(client.ask(&message("offer", name, "x", json!(1)))["code"], "wrong-sender");
     }
-    scene.server.wait_for_log("feff}bom");
+    scene.server.wait_for_log("{a0}break");
     for line in scene.server.log().lines() {
         let time = line.split(' ').next().unwrap();
         assert!(time.ends_with('Z') && time.contains('T'), "not a line of the log: {line:?}");
@@ -268,32 +262,29 @@ fn proto_as_field_and_as_name(link: Link) {
     assert_eq!(client.receive_json()["code"], "unknown-command");
 }
 
-fn integers_beyond_2_to_the_64(link: Link) {
+fn integers_beyond_2_to_the_53(link: Link) {
     let scene = Scene::set(link);
     let mut client = scene.connect();
     let digits = "9".repeat(60_000);
-    for number in ["18446744073709551616", "-9223372036854775809", "1e3", "-0.0", "1e999", &digits]
-    {
+    let beyond = ["9007199254740992", "-9007199254740992", "18446744073709551616"];
+    for number in beyond.into_iter().chain(["1e3", "-0.0", "1e999", &digits]) {
         for field in ["signalType", "fromUser", "toUser"] {
             client.send(&format!(r#"{{"{field}":{number}}}"#));
             assert_eq!(client.receive_json()["code"], "invalid-json", "{field}: {number:.30}");
         }
     }
     // The largest and the smallest that fit are names.
-    for (number, name) in [
-        (u64::MAX.to_string(), "18446744073709551615"),
-        (i64::MIN.to_string(), "-9223372036854775808"),
-    ] {
+    for number in ["9007199254740991", "-9007199254740991"] {
         client.send(&format!(r#"{{"signalType":"login","fromUser":{number}}}"#));
         assert_eq!(client.receive_json()["success"], "1");
-        let sent = format!(r#"{{"signalType":"offer","fromUser":"{name}","toUser":{number}}}"#);
+        let sent = format!(r#"{{"signalType":"offer","fromUser":"{number}","toUser":{number}}}"#);
         client.send(&sent);
         assert_eq!(client.receive(), sent);
     }
     // In what is not ours, any number is carried as it is written.
     let sent = format!(
         r#"{{"signalType":"offer","fromUser":{0},"toUser":{0},"n":[1e999,-0.0,{digits}]}}"#,
-        i64::MIN
+        "-9007199254740991"
     );
     client.send(&sent);
     assert_eq!(client.receive(), sent);
@@ -443,34 +434,37 @@ fn recipients_that_vanish_in_the_middle_of_a_relay(link: Link) {
                 alice.send(&text);
             }
         });
-        hears_the_end_of_a_call(&mut alice, 20);
+        hears_the_end_of_a_call(&mut alice, "bob", 20);
     }
 }
 
 fn recipients_that_vanish_at_the_moment_of_an_offer(link: Link) {
     let scene = Scene::set(link);
     let mut alice = scene.login("alice");
-    let offer = message("offer", "alice", "bob", json!(1));
-    for _ in 0..100 {
-        let bob = scene.login("bob");
+    for round in 0..100 {
+        // Of a name of its own, so that a late `leave` is not taken for the next round's.
+        let name = format!("bob {round}");
+        let bob = scene.login(&name);
+        let offer = message("offer", "alice", &name, json!(1));
         std::thread::scope(|scope| {
             scope.spawn(move || bob.kill());
             for _ in 0..5 {
                 alice.send_json(&offer);
             }
         });
-        hears_the_end_of_a_call(&mut alice, 5);
+        hears_the_end_of_a_call(&mut alice, &name, 5);
     }
 }
 
-/// Of `offers` that a client has sent, each was refused, or the call ends with one `leave`.
-fn hears_the_end_of_a_call(client: &mut Client, offers: usize) {
+/// Of `offers` that a client has sent, each was refused, or the call ends with one `leave`. A refused
+/// offer may be followed by a `leave`, too.
+fn hears_the_end_of_a_call(client: &mut Client, name: &str, offers: usize) {
     client.send_json(&json!({"signalType": "mark"}));
     let (mut refused, mut leaves, mut marks) = (0, 0, 0);
     while marks < 1 || (refused < offers && leaves < 1) {
         let heard = client.receive_json();
         match (heard["signalType"].as_str(), heard["code"].as_str()) {
-            (Some("leave"), None) => leaves += 1,
+            (Some("leave"), None) => leaves += usize::from(heard["fromUser"] == name),
             (Some("mark"), Some("unknown-command")) => marks += 1,
             (Some("offer"), Some("user-not-found" | "user-unreachable")) => refused += 1,
             _ => panic!("{heard}"),

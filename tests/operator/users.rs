@@ -225,7 +225,7 @@ fn wrong_logins_in_a_queue_do_not_hold_a_place_for_hours() {
     }
     assert_eq!(mallory.closed_with(), 1008);
     drop(mallory);
-    let line = server.wait_for_log("too many wrong logins, closed with 1008 (0 connections open)");
+    let line = server.wait_for_log("too many failed logins, closed with 1008 (0 connections open)");
     assert!(line.contains("INFO"), "{line}"); // The operator is to see it.
 }
 

@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use signal_server::limits::{MAX_DEPTH, MAX_REPLY_OVERHEAD};
-use signal_server::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
+use signal_server::signaling::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
 
 fuzz_target!(|text: &str| {
     let envelope = match Envelope::parse(text) {

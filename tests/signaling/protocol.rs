@@ -1,18 +1,16 @@
 //! The wire contract, row by row, over real sockets, plain and TLS.
 
-mod common;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     ANSWER, CANDIDATE, Client, Link, Local, OFFER, PATIENCE, Server, message, wait_until,
 };
 use serde_json::{Value, json};
 use signal_server::limits::Timeouts;
 use tungstenite::Message;
 
-over_plain_and_tls! {
+crate::over_plain_and_tls! {
     login_is_answered_with_the_requests_own_fields_and_success_1
     login_reply_keeps_values_that_a_parser_would_change
     login_ignores_a_success_that_the_client_sent

@@ -1,16 +1,14 @@
 //! The faults of the original Node server, each by name: here none of them can be had.
 
-mod common;
-
 use std::io::Write;
 use std::time::Duration;
 
-use common::{Client, Link, Local, Server, message, read_to_end};
+use crate::common::{Client, Link, Local, Server, message, read_to_end};
 use serde_json::json;
 use signal_server::limits::Timeouts;
 use tungstenite::Message;
 
-over_plain_and_tls! {
+crate::over_plain_and_tls! {
     leave_to_an_unknown_user_ends_nothing
     the_body_null_ends_nothing
     a_frame_with_a_reserved_bit_ends_its_own_connection_only
@@ -154,7 +152,7 @@ fn a_dead_socket_does_not_keep_its_name(link: Link) {
 
 fn no_sdp_is_logged(link: Link) {
     let mut scene = Scene::set(link);
-    scene.carol.send(&common::OFFER.replace("alice", "carol").replace("bob", "dave"));
+    scene.carol.send(&crate::common::OFFER.replace("alice", "carol").replace("bob", "dave"));
     scene.dave.receive();
     scene.server.wait_for_log(r#"offer from "carol" to "dave""#);
     for word in ["v=0", "a=ice", "fingerprint"] {

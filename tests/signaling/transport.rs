@@ -10,8 +10,6 @@
 //!
 //! `FRAMING_SEED` repeats a run's random cuts.
 
-mod common;
-
 use std::collections::HashSet;
 use std::env;
 use std::fs;
@@ -20,12 +18,12 @@ use std::net::TcpStream;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use common::{Door, Link, Local, PATIENCE, Server, wait_until};
+use crate::common::{Door, Link, Local, PATIENCE, Server, wait_until};
 use native_tls::{HandshakeError, Protocol, TlsConnector, TlsStream};
 use serde_json::{Value, json};
 use signal_server::limits::Timeouts;
 
-over_plain_and_tls! {
+crate::over_plain_and_tls! {
     every_length_and_every_form_of_it
     a_length_over_the_limit_closes_with_1009
     every_mask
@@ -701,7 +699,7 @@ fn a_stopping_server_says_1001_and_takes_the_answer(link: Link) {
 /// Closing the socket would answer that with a reset, which may overtake our close frame.
 fn after_its_own_close_the_server_waits_for_the_answer(link: Link) {
     let hour = Duration::from_secs(3600);
-    let server = Local::start(Timeouts { linger: hour, ..Timeouts::default() });
+    let server = Local::start(Timeouts { drain: hour, ..Timeouts::default() });
     let mut client = Wire::log_in(server.door, link, "alice");
     client.send(&frame(FIN | 0x3, b""));
     let answer = client.seal(&frame(FIN | CLOSE, &close(1002, b"")));

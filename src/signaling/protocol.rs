@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::limits::MAX_DEPTH;
+use crate::limits::{MAX_DEPTH, MAX_INTEGER_NAME};
 use crate::names::excerpt;
 
 /// What a message asks for.
@@ -63,12 +63,12 @@ impl Text<'_> {
     }
 }
 
-/// A user's name as a message gives it: a JSON string, or an integer of at most 64 bits.
+/// A user's name in a message: a JSON string, or an integer.
 #[derive(Debug)]
 struct Name<'a> {
-    /// By which users are found: the string's text, or the integer's digits.
+    /// The string's text, or the integer's digits: the key by which users are found.
     text: Cow<'a, str>,
-    /// As it was written.
+    /// The name as it was written, for the sender of an error to recognize.
     json: &'a RawValue,
 }
 
@@ -86,10 +86,10 @@ pub enum Fault {
     WrongSender(String),
     /// Nobody is online under this name.
     UserNotFound(String),
-    /// The recipient takes no data, and is being disconnected.
+    /// The recipient takes data too slowly. Nothing of the message was delivered.
     UserUnreachable(String),
-    /// The sender is over its message rate, or over its number of calls.
-    RateLimited,
+    /// The sender has as many outgoing calls as it may have.
+    TooManyCalls,
 }
 
 /// Why a login was refused.
@@ -196,13 +196,6 @@ pub fn login_token(text: &str) -> String {
     serde_json::from_str::<Login>(text).ok().and_then(|login| login.token).unwrap_or_default()
 }
 
-impl Signal {
-    /// Whether this message makes its two users partners, who are told when the other goes.
-    pub fn makes_partners(self) -> bool {
-        matches!(self, Signal::Offer | Signal::Answer | Signal::Pranswer)
-    }
-}
-
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(SIGNALS.iter().find(|(_, signal)| signal == self).map_or("", |(name, _)| name))
@@ -227,7 +220,7 @@ impl Fault {
             }
             Fault::UserNotFound(name) => ("user-not-found", "User not found: ", name),
             Fault::UserUnreachable(name) => ("user-unreachable", "User unreachable: ", name),
-            Fault::RateLimited => return ("rate-limited", "Too many messages".into()),
+            Fault::TooManyCalls => return ("too-many-calls", "Too many calls".into()),
         };
         (code, format!("{sentence}{}", excerpt(text)))
     }
@@ -264,8 +257,8 @@ pub fn login_reply(request: &str, outcome: Result<Option<String>, LoginRefusal>)
     format!("{{{fields}{outcome}}}")
 }
 
-/// What a user's partners hear when that user's connection ends, or takes another name.
-pub fn goodbye(from_user: &str, to_user: &str) -> String {
+/// What a user's partners get when that user disconnects or takes another name.
+pub fn leave_message(from_user: &str, to_user: &str) -> String {
     let [from_user, to_user] = [from_user, to_user].map(|name| to_json(&name));
     format!(
         r#"{{"msgType":"other","signalType":"leave","fromUser":{from_user},"toUser":{to_user}}}"#
@@ -305,48 +298,42 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = <&RawValue>::deserialize(deserializer)?;
         let written = json.get();
-        // JSON has one way to write an integer, but for -0. So the digits can serve as a name.
-        let is_integer = written.parse::<u64>().is_ok() || written.parse::<i64>().is_ok();
-        let text = match serde_json::from_str(written) {
-            Ok(Text(text)) => text,
-            Err(_) if is_integer && written != "-0" => written.into(),
-            Err(_) => return Err(de::Error::custom("a name must be a string or an integer")),
-        };
-        Ok(Name { text, json })
+        if let Ok(Text(text)) = serde_json::from_str(written) {
+            return Ok(Name { text, json });
+        }
+        // JSON has one way to write an integer, except -0. So the digits can serve as a name.
+        match written.parse::<i64>() {
+            Ok(number) if number.unsigned_abs() <= MAX_INTEGER_NAME && written != "-0" => {
+                Ok(Name { text: written.into(), json })
+            }
+            _ => Err(de::Error::custom("a name must be a string or an integer within ±(2^53 - 1)")),
+        }
     }
 }
 
-/// Whether brackets nest deeper than [`MAX_DEPTH`]. An SDP has none, so that counting all of them,
-/// which is quick, nearly always settles it.
+/// Whether brackets nest deeper than [`MAX_DEPTH`]. Counting all opening brackets is quick, and
+/// settles it for nearly every message.
 fn nests_too_deep(json: &str) -> bool {
-    // In portions whose count fits a byte, so that the processor can count 16 bytes at a time.
-    let portions = json.as_bytes().chunks(u8::MAX.into());
-    if portions.map(|portion| usize::from(count_opening(portion))).sum::<usize>() <= MAX_DEPTH {
+    let opening =
+        |bytes: &[u8]| bytes.iter().map(|byte| u8::from(matches!(byte, b'{' | b'['))).sum::<u8>();
+    // In pieces whose count fits a byte, so that the processor counts many bytes at once.
+    let pieces = json.as_bytes().chunks(u8::MAX.into());
+    if pieces.map(|piece| usize::from(opening(piece))).sum::<usize>() <= MAX_DEPTH {
         return false;
     }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in json.bytes() {
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = byte == b'\\' && !escaped;
-        } else {
-            match byte {
-                b'"' => in_string = true,
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' => depth = depth.saturating_sub(1),
-                _ => {}
-            }
+    json.bytes().any(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
         }
-        if depth > MAX_DEPTH {
-            return true;
-        }
-    }
-    false
-}
-
-/// How many opening brackets there are in at most 255 bytes.
-fn count_opening(portion: &[u8]) -> u8 {
-    portion.iter().map(|byte| u8::from(matches!(byte, b'{' | b'['))).sum()
+        depth > MAX_DEPTH
+    })
 }
 
 fn to_json<T: Serialize>(value: &T) -> String {
@@ -379,10 +366,12 @@ mod tests {
             let text = format!(r#"{{"toUser":{number}}}"#);
             Envelope::parse(&text).ok().map(|envelope| envelope.to_user().to_string())
         };
-        for number in ["0", "7", "-1", "18446744073709551615", "-9223372036854775808"] {
+        for number in ["0", "7", "-1", "9007199254740991", "-9007199254740991"] {
             assert_eq!(name(number).as_deref(), Some(number));
         }
-        for number in ["1.0", "1e3", "-0", "18446744073709551616", "-9223372036854775809"] {
+        for number in
+            ["1.0", "1e3", "-0", "9007199254740992", "-9007199254740992", "18446744073709551616"]
+        {
             assert_eq!(name(number), None, "{number}");
         }
     }

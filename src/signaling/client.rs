@@ -1,0 +1,407 @@
+//! One client's life on its own thread: the handshakes, then messages until the connection ends.
+//!
+//! ```text
+//!   handshake ─► run ─┬► process_buffered ─► next_message   one message, under this client's lock
+//!                ▲    │                       └► handle ─► login, or relay ─► Peer::send
+//!                └────┴► receive                            waits for bytes, with no lock
+//! ```
+//!
+//! No thread holds two locks, and no lock is held while waiting for a client. A message is read under
+//! this client's lock, and sent under the recipient's.
+//!
+//! Only this thread ends this connection. Every other thread calls [`ClientSocket::disconnect`]; this thread
+//! wakes from its `recv` and cleans up.
+
+mod login;
+mod relay;
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read};
+use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Instant;
+
+use log::{Level, debug, log};
+use tungstenite::error::ProtocolError;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
+
+use crate::limits::{CLIENT_STACK, Limits, READ_BUFFER, RECV_BUFFER, Timeouts};
+use crate::operator::tls::CertificateFiles;
+use crate::operator::turn::Turn;
+use crate::operator::users::AllowedUsers;
+use crate::signaling::connections::{ConnectionPermit, Connections};
+use crate::signaling::peer::Peer;
+use crate::signaling::protocol::{Envelope, Fault, Signal};
+use crate::signaling::rate::RateLimiter;
+use crate::signaling::registry::Registry;
+use crate::signaling::socket::ClientSocket;
+use crate::signaling::transport::{self, Transport, is_timeout};
+use crate::threads;
+use crate::web::request::{self, Outcome, Site};
+use login::Session;
+
+/// What all clients share.
+pub struct Shared {
+    /// Who is online.
+    pub registry: Arc<Registry>,
+    /// Which connections are open.
+    pub connections: Arc<Connections>,
+    /// How much each client may do.
+    pub limits: Limits,
+    /// How long everything may take.
+    pub timeouts: Timeouts,
+    /// What HTTP requests are answered with.
+    pub site: Site,
+    /// Who may log in. `None` for everybody.
+    pub users: Option<AllowedUsers>,
+    /// The TURN server, if there is one.
+    pub turn: Option<Turn>,
+    /// Set once, when the server stops.
+    pub stopping: AtomicBool,
+}
+
+/// A connection that has just been accepted.
+pub struct Accepted {
+    /// What all clients share.
+    pub shared: Arc<Shared>,
+    /// Its place among the open connections.
+    pub permit: ConnectionPermit,
+    /// The socket.
+    pub socket: Arc<ClientSocket>,
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// For TLS.
+    pub certificate: Option<Arc<CertificateFiles>>,
+}
+
+/// A connected client. Only its own thread has this.
+struct Client {
+    shared: Arc<Shared>,
+    peer: Peer,
+    address: SocketAddr,
+    /// The name it is logged in with.
+    session: Option<Session>,
+    rate: RateLimiter,
+    /// When the users file was last asked whether this user may stay.
+    users_checked: Instant,
+    /// The last field, and so dropped last: an empty list of connections means that all have ended.
+    permit: ConnectionPermit,
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+enum DisconnectReason {
+    /// The socket was closed or reset, by the client or by [`ClientSocket::disconnect`].
+    ConnectionLost,
+    /// The client sent a close frame, which has been answered.
+    Closed,
+    /// The client answered neither our ping nor sent anything else.
+    KeepaliveTimeout,
+    /// The client broke RFC 6455 or a limit: the close code and its reason.
+    Violation(CloseCode, &'static str),
+    /// The server is stopping.
+    Stopping,
+    /// A bug in this program. The panic hook has logged where.
+    Panicked,
+}
+
+impl fmt::Display for DisconnectReason {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            DisconnectReason::ConnectionLost => f.write_str("connection lost"),
+            DisconnectReason::Closed => f.write_str("closed by the client"),
+            DisconnectReason::KeepaliveTimeout => f.write_str("keepalive timeout"),
+            DisconnectReason::Violation(code, reason) => write!(f, "{reason}, closed with {code}"),
+            DisconnectReason::Stopping => f.write_str("server is stopping"),
+            DisconnectReason::Panicked => f.write_str("a bug in this server"),
+        }
+    }
+}
+
+/// Serves one client until its connection has ended.
+pub fn run(accepted: Accepted) {
+    // The handshakes go deep into the stack, and a thread keeps the pages that it has once touched.
+    // So they get a thread of their own, which ends with them, or do without if there is none.
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let work = move || receiver.recv().ok().and_then(handshake);
+    let client = match threads::spawn("handshake", CLIENT_STACK, work) {
+        Err(_) => handshake(accepted),
+        Ok(thread) => {
+            let _ = sender.send(accepted); // An error means that the thread has panicked.
+            thread.join().ok().flatten()
+        }
+    };
+    if let Some(client) = client {
+        client.run();
+    }
+}
+
+/// TLS, if there is a certificate, then HTTP. `None` if the connection ends with that.
+fn handshake(accepted: Accepted) -> Option<Box<Client>> {
+    let Accepted { shared, permit, socket, address, certificate } = accepted;
+    let (timeouts, limits) = (&shared.timeouts, &shared.limits);
+    let certificate = certificate.map(|files| files.get());
+    let acceptor = certificate.as_ref().map(|certificate| &certificate.acceptor);
+    let mut transport = Transport::accept(socket.clone(), acceptor, timeouts)
+        .inspect_err(|error| debug!("{address} TLS handshake failed: {error}"))
+        .ok()?;
+    let assign = &mut |ip| permit.assign(ip).map_err(|reached| reached.to_string());
+    let is_tls = acceptor.is_some();
+    let served = request::serve(&mut transport, &shared.site, is_tls, address, assign)
+        .inspect_err(|error| debug!("{address} HTTP request failed: {error}"));
+    let (leftover, address) = match served.ok()? {
+        (address, Outcome::Upgraded(leftover)) => (leftover, address),
+        (address, Outcome::Answered(status)) => {
+            debug!("{address} HTTP request answered with {status}");
+            transport.shutdown_tls();
+            transport::drain(&socket.stream, timeouts.drain);
+            return None;
+        }
+    };
+    transport.finish_handshake(timeouts).ok()?;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0) // Every message is sent at once.
+        .max_message_size(Some(limits.max_message))
+        .max_frame_size(Some(limits.max_message));
+    let websocket = WebSocket::from_partially_read(transport, leftover, Role::Server, Some(config));
+    debug!("{address} connected ({} connections open)", shared.connections.count());
+    Some(Box::new(Client::new(shared, Peer::new(websocket, socket), address, permit)))
+}
+
+impl Client {
+    fn new(
+        shared: Arc<Shared>,
+        peer: Peer,
+        address: SocketAddr,
+        permit: ConnectionPermit,
+    ) -> Client {
+        let now = Instant::now();
+        let rate = RateLimiter::new(shared.limits.max_rate, now);
+        Client { shared, peer, address, session: None, rate, users_checked: now, permit }
+    }
+
+    /// Reads and handles messages until the connection ends, and then ends it here, too.
+    fn run(mut self: Box<Self>) {
+        let reason = panic::catch_unwind(AssertUnwindSafe(|| self.serve()))
+            .unwrap_or(DisconnectReason::Panicked);
+        self.peer.with(|websocket| websocket.get_mut().close());
+        let level = match (&reason, &self.session) {
+            (DisconnectReason::Panicked, _) => Level::Error,
+            (DisconnectReason::Violation(..), _) | (_, Some(_)) => Level::Info,
+            _ => Level::Debug,
+        };
+        // Tells the partners, and frees the name, before the client is waited for.
+        self.session = None;
+        match reason {
+            DisconnectReason::ConnectionLost
+            | DisconnectReason::KeepaliveTimeout
+            | DisconnectReason::Panicked => self.peer.socket.disconnect(),
+            DisconnectReason::Closed => self.peer.close(None, &self.shared.timeouts),
+            DisconnectReason::Violation(code, reason) => self.close_with(code, reason),
+            DisconnectReason::Stopping => self.close_with(CloseCode::Away, "server is stopping"),
+        }
+        let (shared, address) = (self.shared.clone(), self.address);
+        drop(self);
+        let open = shared.connections.count();
+        log!(level, "{address} disconnected: {reason} ({open} connections open)");
+    }
+
+    fn close_with(&self, code: CloseCode, reason: &'static str) {
+        let frame = CloseFrame { code, reason: reason.into() };
+        self.peer.close(Some(frame), &self.shared.timeouts);
+    }
+
+    fn serve(&mut self) -> DisconnectReason {
+        loop {
+            // First, because bytes may have come with the handshake.
+            if let Err(reason) = self.process_buffered().and_then(|()| self.receive()) {
+                return reason;
+            }
+        }
+    }
+
+    /// Handles all messages in what was received, no faster than the client's rate. A part of a
+    /// message is charged like a short message.
+    fn process_buffered(&mut self) -> Result<(), DisconnectReason> {
+        self.check_user()?;
+        let mut message = self.next_message()?;
+        self.charge_rate()?;
+        while let Some(present) = message {
+            self.handle(present)?;
+            message = self.next_message()?;
+            if message.is_some() {
+                self.charge_rate()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Charges one message. Waits while the client is over its rate, or does not read our replies:
+    /// what it sends meanwhile stays in its own network stack.
+    fn charge_rate(&mut self) -> Result<(), DisconnectReason> {
+        self.peer.wait_for_room(self.shared.limits.write_buffer());
+        let delay = self.rate.charge(Instant::now());
+        if delay.is_zero() {
+            return Ok(());
+        }
+        thread::sleep(delay);
+        // What has been received could take minutes at this rate.
+        if self.peer.socket.is_disconnected() {
+            return Err(DisconnectReason::ConnectionLost);
+        }
+        if self.shared.stopping.load(Ordering::Relaxed) {
+            return Err(DisconnectReason::Stopping);
+        }
+        Ok(())
+    }
+
+    /// The next message in what was received, or `None` when all of it has been handled. tungstenite
+    /// answers pings and close frames meanwhile; pings and pongs are returned to be charged.
+    fn next_message(&self) -> Result<Option<Message>, DisconnectReason> {
+        self.peer.with(|websocket| {
+            loop {
+                match websocket.read() {
+                    Ok(Message::Close(_)) => {} // The next `read` sends the answer.
+                    Ok(Message::Pong(payload)) => {
+                        websocket.get_mut().pong_received(&payload);
+                        return Ok(Some(Message::Pong(payload)));
+                    }
+                    Ok(message) => return Ok(Some(message)),
+                    Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                        websocket.get_mut().processed();
+                        return Ok(None);
+                    }
+                    Err(error) => return Err(disconnect_reason(error)),
+                }
+            }
+        })
+    }
+
+    /// Waits for bytes from the client, and pings it when none come. The only place where a client's
+    /// thread waits for long. Not inlined, so that the buffer's part of the stack is used by the
+    /// handling of messages, too.
+    #[inline(never)]
+    fn receive(&mut self) -> Result<(), DisconnectReason> {
+        let mut buffer = [0; RECV_BUFFER];
+        let Timeouts { idle, pong, .. } = self.shared.timeouts;
+        let mut progress_at_ping = None;
+        loop {
+            match (&self.peer.socket.stream).read(&mut buffer) {
+                Ok(0) if self.shared.stopping.load(Ordering::Relaxed) => {
+                    return Err(DisconnectReason::Stopping);
+                }
+                Ok(0) => return Err(DisconnectReason::ConnectionLost),
+                Ok(count) => {
+                    if progress_at_ping.is_some() {
+                        self.peer
+                            .socket
+                            .stream
+                            .set_read_timeout(Some(idle))
+                            .map_err(connection_lost)?;
+                    }
+                    let received = buffer.get(..count).unwrap_or_default();
+                    self.peer.with(|websocket| websocket.get_mut().feed(received));
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => {
+                    let progress = self.peer.with(|websocket| websocket.get_mut().progress());
+                    if progress_at_ping == Some(progress) {
+                        return Err(DisconnectReason::KeepaliveTimeout);
+                    }
+                    // Also a slow reader, which has yet to take what was sent before the ping.
+                    if progress_at_ping.replace(progress).is_none() {
+                        self.peer
+                            .socket
+                            .stream
+                            .set_read_timeout(Some(pong))
+                            .map_err(connection_lost)?;
+                        let ping = Message::Ping(Vec::new().into());
+                        let sent = self.peer.with(|websocket| websocket.send(ping));
+                        sent.map_err(|_| DisconnectReason::ConnectionLost)?;
+                    }
+                }
+                Err(error) => return Err(connection_lost(error)),
+            }
+        }
+    }
+
+    /// Does what a message asks for, or tells the client why not.
+    fn handle(&mut self, message: Message) -> Result<(), DisconnectReason> {
+        // Clients send either kind of frame; recipients always get text.
+        let text = match message {
+            Message::Text(text) => Ok(text),
+            Message::Binary(bytes) => Utf8Bytes::try_from(bytes),
+            _ => return Ok(()),
+        };
+        let parsed = match &text {
+            Ok(text) => Envelope::parse(text).map(|envelope| (envelope, text)),
+            Err(error) => Err(Fault::InvalidJson(error.to_string())),
+        };
+        let (envelope, fault) = match parsed {
+            Err(fault) => (Envelope::default(), fault),
+            Ok((envelope, text)) => {
+                let done = match envelope.signal(text) {
+                    Ok(Signal::Login) => return self.login(&envelope, text),
+                    Ok(signal) => self.relay(signal, &envelope, text),
+                    Err(fault) => Err(fault),
+                };
+                match done {
+                    Ok(()) => return Ok(()),
+                    Err(fault) => (envelope, fault),
+                }
+            }
+        };
+        debug!("{} refused: {}", self.address, fault.code());
+        self.reply(envelope.refusal(&fault));
+        Ok(())
+    }
+
+    /// Sends to this client itself. There is room: [`Client::charge_rate`] has waited for it.
+    fn reply(&self, text: String) {
+        // An error means that the client is disconnecting, and the next `receive` returns.
+        let _ = self.peer.send(text.into(), usize::MAX);
+    }
+
+    /// Ends the connection of a user whose token is no longer in the users file. Looks at most once
+    /// in `timeouts.idle`; the keepalive makes a silent client get here, too.
+    fn check_user(&mut self) -> Result<(), DisconnectReason> {
+        let (Some(users), Some(session)) = (&self.shared.users, &self.session) else {
+            return Ok(());
+        };
+        if self.users_checked.elapsed() < self.shared.timeouts.idle {
+            return Ok(());
+        }
+        self.users_checked = Instant::now();
+        if users.token_hash(session.name()) == session.token_hash {
+            return Ok(());
+        }
+        Err(DisconnectReason::Violation(CloseCode::Policy, "unauthorized"))
+    }
+}
+
+fn connection_lost(_: io::Error) -> DisconnectReason {
+    DisconnectReason::ConnectionLost
+}
+
+/// What tungstenite's error means for the connection (close codes: RFC 6455, section 7.4.1).
+fn disconnect_reason(error: Error) -> DisconnectReason {
+    let violation = DisconnectReason::Violation;
+    match error {
+        Error::ConnectionClosed | Error::AlreadyClosed => DisconnectReason::Closed,
+        Error::Capacity(_) => violation(CloseCode::Size, "message too big"),
+        Error::Utf8(_) => violation(CloseCode::Invalid, "text is not UTF-8"),
+        // TLS was closed, and the WebSocket was not.
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+            DisconnectReason::ConnectionLost
+        }
+        Error::Protocol(_) => violation(CloseCode::Protocol, "not RFC 6455"),
+        _ => DisconnectReason::ConnectionLost,
+    }
+}

@@ -1,0 +1,120 @@
+//! Logging in: who may have a name, and what happens to the connection that had it before.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use log::{debug, info};
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::{Client, DisconnectReason, Shared};
+use crate::names::{excerpt, is_valid_name};
+use crate::operator::users::TokenHash;
+use crate::signaling::protocol::{self, Envelope, LoginRefusal};
+use crate::signaling::registry::Registration;
+
+/// A user who is logged in. Dropping this tells the user's partners, and then frees the name.
+pub(super) struct Session {
+    shared: Arc<Shared>,
+    registration: Registration,
+    /// The hash of the user's token in the users file; `None` if the server has no such file.
+    pub(super) token_hash: Option<TokenHash>,
+}
+
+impl Session {
+    pub(super) fn name(&self) -> &str {
+        &self.registration.name
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The registration is a field, so a panic below frees the name all the same.
+        let partners = self.registration.begin_unregister();
+        if self.shared.stopping.load(Ordering::Relaxed) {
+            return; // All users learn it from their own close frames, and calls go on.
+        }
+        for partner in partners.keys() {
+            // `None` if the two have ended their call meanwhile, or the partner is leaving, too.
+            if let Some(peer) = self.shared.registry.end_call(self.name(), partner) {
+                let leave = protocol::leave_message(self.name(), partner);
+                let bound = self.shared.limits.write_buffer_with_leaves();
+                if peer.send(leave.into(), bound).is_err() {
+                    debug!("{partner:?} cannot be told that a partner left, disconnecting");
+                    peer.socket.disconnect();
+                }
+            }
+        }
+    }
+}
+
+impl Client {
+    pub(super) fn login(
+        &mut self,
+        envelope: &Envelope,
+        text: &str,
+    ) -> Result<(), DisconnectReason> {
+        let name = envelope.from_user();
+        let outcome = self.log_in_as(name, text);
+        match outcome {
+            Ok(()) => info!("{} logged in as {name:?}", self.address),
+            Err(refusal) => {
+                let name = excerpt(name);
+                info!("{} login as {name:?} refused: {}", self.address, refusal.reason());
+            }
+        }
+        // Others find this name already, so an offer may arrive before this reply. In the other order,
+        // somebody told by this user could still get `user-not-found`.
+        let ice_servers = || Some(self.shared.turn.as_ref()?.ice_servers(name));
+        self.reply(protocol::login_reply(text, outcome.map(|()| ice_servers())));
+        match (outcome, &self.shared.users) {
+            // A queue of wrong logins on this connection would be delayed one after another, for hours.
+            (Err(LoginRefusal::Unauthorized), Some(users))
+                if users.is_throttled(self.address.ip()) =>
+            {
+                let reason = "too many failed logins";
+                Err(DisconnectReason::Violation(CloseCode::Policy, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn log_in_as(&mut self, name: &str, text: &str) -> Result<(), LoginRefusal> {
+        if !is_valid_name(name) {
+            return Err(LoginRefusal::InvalidName);
+        }
+        // Before anything about the name is told: a stranger must not learn who is online.
+        let token_hash = match &self.shared.users {
+            None => None,
+            Some(users) => {
+                let token = protocol::login_token(text);
+                let known = users.authenticate(self.address.ip(), name, &token);
+                Some(known.ok_or(LoginRefusal::Unauthorized)?)
+            }
+        };
+        if self.session.as_ref().is_some_and(|session| session.name() == name) {
+            return Err(LoginRefusal::NameTaken);
+        }
+        let registration = self.take_name(name).ok_or(LoginRefusal::NameTaken)?;
+        self.permit.set_logged_in();
+        let shared = self.shared.clone();
+        // Dropping the former session frees the former name.
+        self.session = Some(Session { shared, registration, token_hash });
+        Ok(())
+    }
+
+    /// Takes `name` if it is free, or if the connection that holds it is closing or dead.
+    fn take_name(&self, name: &str) -> Option<Registration> {
+        let Shared { registry, timeouts, .. } = &*self.shared;
+        let holder = match registry.register(name, &self.peer) {
+            Ok(registration) => return Some(registration),
+            Err(holder) => holder,
+        };
+        if holder.probe(timeouts.probe) {
+            return None;
+        }
+        info!("{} takes over {name:?} from a closed connection", self.address);
+        // The holder's thread tells its partners first: they get `leave` before anything new.
+        registry.wait_until_unregistered(name, &holder, timeouts.probe);
+        registry.register(name, &self.peer).ok()
+    }
+}

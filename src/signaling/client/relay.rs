@@ -1,0 +1,83 @@
+//! Relaying a message to its recipient.
+
+use log::debug;
+use tungstenite::Utf8Bytes;
+
+use super::{Client, Shared};
+use crate::names::is_valid_name;
+use crate::signaling::peer::{Peer, SendError};
+use crate::signaling::protocol::{Envelope, Fault, Signal};
+
+impl Client {
+    /// Sends a message to its recipient, and keeps track of who is in a call with whom.
+    pub(super) fn relay(
+        &self,
+        signal: Signal,
+        envelope: &Envelope,
+        text: &Utf8Bytes,
+    ) -> Result<(), Fault> {
+        let from = self.session.as_ref().ok_or(Fault::NotLoggedIn)?.name();
+        if envelope.from_user() != from {
+            return Err(Fault::WrongSender(from.into()));
+        }
+        let to = envelope.to_user();
+        // What is no name may be long, and is not worth a look-up under the map's lock.
+        if !is_valid_name(to) {
+            let not_found = Err(Fault::UserNotFound(to.into()));
+            return if signal == Signal::Leave { Ok(()) } else { not_found };
+        }
+        match signal {
+            // Nobody is the partner of oneself.
+            Signal::Offer | Signal::Answer | Signal::Pranswer if from != to => {
+                self.relay_call(from, to, text)?;
+            }
+            Signal::Leave => self.relay_leave(from, to, text)?,
+            _ => self.relay_plain(to, text)?,
+        }
+        debug!("{signal} from {from:?} to {to:?}, {} bytes", text.len());
+        Ok(())
+    }
+
+    /// An offer or an answer, which makes the two users partners.
+    fn relay_call(&self, from: &str, to: &str, text: &Utf8Bytes) -> Result<(), Fault> {
+        let Shared { registry, limits, .. } = &*self.shared;
+        let unreachable = || Fault::UserUnreachable(to.into());
+        // Checked first, so that refused offers do not make partners who have to be told later.
+        if !self.find(to)?.has_room(text.len(), limits.write_buffer()) {
+            return Err(unreachable());
+        }
+        // Before the message is sent: a recipient who disconnects right after it must find whom to tell.
+        let peer = registry.start_call(from, to, limits.max_calls)?;
+        peer.send(text.clone(), limits.write_buffer()).map_err(|_| unreachable())
+    }
+
+    /// The end of a call. A recipient who is not there needs no message.
+    fn relay_leave(&self, from: &str, to: &str, text: &Utf8Bytes) -> Result<(), Fault> {
+        let Shared { registry, limits, .. } = &*self.shared;
+        // One for each call may use the room that is set aside for the ends of calls.
+        let bound = match registry.end_call(from, to) {
+            Some(_) => limits.write_buffer_with_leaves(),
+            None => limits.write_buffer(),
+        };
+        let Ok(peer) = self.find(to) else {
+            return Ok(());
+        };
+        match peer.send(text.clone(), bound) {
+            Err(SendError::Full) => Err(Fault::UserUnreachable(to.into())),
+            Ok(()) | Err(SendError::Closed) => Ok(()),
+        }
+    }
+
+    /// Any other message.
+    fn relay_plain(&self, to: &str, text: &Utf8Bytes) -> Result<(), Fault> {
+        let sent = self.find(to)?.send(text.clone(), self.shared.limits.write_buffer());
+        sent.map_err(|error| match error {
+            SendError::Closed => Fault::UserNotFound(to.into()),
+            SendError::Full => Fault::UserUnreachable(to.into()),
+        })
+    }
+
+    fn find(&self, to: &str) -> Result<Peer, Fault> {
+        self.shared.registry.find(to).ok_or_else(|| Fault::UserNotFound(to.into()))
+    }
+}

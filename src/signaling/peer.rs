@@ -1,0 +1,210 @@
+//! A client's connection as other threads see it: sending to it, probing it, disconnecting it.
+//!
+//! Nobody waits for a client with its lock held. What the client's socket does not take at once is
+//! sent by the *flusher*, a thread that exists only while there is something left to send.
+
+use std::io::{self, ErrorKind, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use parking_lot::{Mutex, MutexGuard};
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::{Message, Utf8Bytes, WebSocket};
+
+use crate::limits::{FLUSHER_STACK, PROBE_INTERVAL, PROCESSING_TIME, Timeouts};
+use crate::signaling::socket::ClientSocket;
+use crate::signaling::transport::{self, Transport, is_timeout};
+use crate::threads;
+
+/// A client's connection, shared by its own thread and by every thread that sends to it.
+#[derive(Clone)]
+pub struct Peer {
+    websocket: Arc<Mutex<WebSocket<Transport>>>,
+    /// To wait for the client, and to disconnect it, without the lock.
+    pub socket: Arc<ClientSocket>,
+}
+
+/// Why a message was not sent. Nothing of it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The client is disconnecting.
+    Closed,
+    /// The client takes data too slowly: the message does not fit into its write buffer.
+    Full,
+}
+
+impl Peer {
+    /// A connection whose handshakes are done.
+    pub fn new(websocket: WebSocket<Transport>, socket: Arc<ClientSocket>) -> Peer {
+        Peer { websocket: Arc::new(Mutex::new(websocket)), socket }
+    }
+
+    /// Whether both are the same connection.
+    pub fn is(&self, other: &Peer) -> bool {
+        Arc::ptr_eq(&self.websocket, &other.websocket)
+    }
+
+    /// Does something under the client's lock, and starts the flusher if that left bytes to send.
+    pub fn with<T>(&self, work: impl FnOnce(&mut WebSocket<Transport>) -> T) -> T {
+        let mut websocket = self.websocket.lock();
+        let result = work(&mut websocket);
+        self.flush_later(&mut websocket);
+        result
+    }
+
+    /// Sends a text message, without waiting, if its write buffer then holds at most `bound` bytes.
+    ///
+    /// # Errors
+    /// Nothing was sent, and nothing will be.
+    pub fn send(&self, text: Utf8Bytes, bound: usize) -> Result<(), SendError> {
+        // `WebSocket::send` would keep a buffer as large as the largest message so far.
+        let frame = Frame::message(text, OpCode::Data(Data::Text), true);
+        let mut bytes = Vec::with_capacity(frame.len());
+        frame.format(&mut bytes).map_err(|_| SendError::Closed)?;
+        self.with(|websocket| {
+            if websocket.get_ref().closed || !websocket.can_write() {
+                return Err(SendError::Closed);
+            }
+            let transport = websocket.get_mut();
+            if transport.buffered().saturating_add(bytes.len()) > bound {
+                return Err(SendError::Full);
+            }
+            transport.write_all(&bytes).map_err(|_| SendError::Closed)
+        })
+    }
+
+    /// Whether a message of `length` bytes would fit into the write buffer now.
+    pub fn has_room(&self, length: usize, bound: usize) -> bool {
+        self.with(|websocket| websocket.get_mut().buffered().saturating_add(length) <= bound)
+    }
+
+    /// Waits until the write buffer holds at most `bound` bytes. Only the client's own thread calls
+    /// this: a client that reads nothing is not read from either. It ends at the latest when the
+    /// flusher disconnects the client.
+    pub fn wait_for_room(&self, bound: usize) {
+        let mut websocket = self.websocket.lock();
+        let activity = websocket.get_ref().activity.clone();
+        activity.wait_while(&mut websocket, |websocket| websocket.get_mut().buffered() > bound);
+    }
+
+    /// Whether the client is alive, for a login that wants its name: sends a ping and waits for the
+    /// pong. Without one, any other byte within `timeout` counts, too. A client that is found dead is
+    /// disconnected.
+    ///
+    /// The bytes alone would not do: they may be the client's last ones, and its close frame next.
+    pub fn probe(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut websocket = self.websocket.lock();
+        let activity = websocket.get_ref().activity.clone();
+        let progress = websocket.get_mut().progress();
+        let ping = websocket.get_ref().pings_sent + 1;
+        loop {
+            let now = Instant::now();
+            let transport = websocket.get_mut();
+            if transport.closed {
+                return false;
+            }
+            if transport.last_pong >= ping {
+                return true;
+            }
+            let wake = match transport.processing {
+                // Perhaps it is handling its close frame. Perhaps it is probing us, for our own name.
+                Some(since) if now < since + PROCESSING_TIME => since + PROCESSING_TIME,
+                Some(_) => return true,
+                None if transport.pings_sent >= ping => deadline,
+                None => match transport.last_ping {
+                    // Not pinged more often than this, however many logins want its name.
+                    Some(last) if now < last + PROBE_INTERVAL => last + PROBE_INTERVAL,
+                    _ => {
+                        self.send_probe(&mut websocket, now);
+                        continue;
+                    }
+                },
+            };
+            if now >= deadline {
+                break;
+            }
+            activity.wait_until(&mut websocket, wake.min(deadline));
+        }
+        let transport = websocket.get_mut();
+        let alive = transport.processing.is_some() || transport.progress() != progress;
+        if !alive {
+            self.socket.disconnect();
+        }
+        alive
+    }
+
+    fn send_probe(&self, websocket: &mut MutexGuard<WebSocket<Transport>>, now: Instant) {
+        let transport = websocket.get_mut();
+        transport.pings_sent += 1;
+        transport.last_ping = Some(now);
+        let number = transport.pings_sent.to_be_bytes().to_vec();
+        // An error means that the socket is closed, and its own thread will say so.
+        let _ = websocket.send(Message::Ping(number.into()));
+        self.flush_later(websocket);
+    }
+
+    /// Ends the connection in good order (RFC 6455, section 7.1.1): sends what is left, with `frame` as
+    /// the last, and drops what the client still sends. Only the client's own thread calls this, and
+    /// waits for the client here with no lock.
+    pub fn close(&self, frame: Option<CloseFrame>, timeouts: &Timeouts) {
+        self.with(|websocket| {
+            if frame.is_some() {
+                let _ = websocket.close(frame); // An error means that the client is gone.
+            }
+            websocket.get_mut().shutdown_tls();
+        });
+        let mut websocket = self.websocket.lock();
+        let activity = websocket.get_ref().activity.clone();
+        let flushing = |websocket: &mut WebSocket<Transport>| websocket.get_mut().is_flushing();
+        activity.wait_while_for(&mut websocket, flushing, timeouts.stall);
+        drop(websocket);
+        transport::drain(&self.socket.stream, timeouts.drain);
+        self.socket.disconnect();
+    }
+
+    /// Starts the flusher, if there is something left to send and no flusher yet.
+    fn flush_later(&self, websocket: &mut MutexGuard<WebSocket<Transport>>) {
+        if !websocket.get_mut().start_flushing() {
+            return;
+        }
+        let peer = self.clone();
+        if let Err(error) = threads::spawn("flusher", FLUSHER_STACK, move || peer.flush()) {
+            warn!("disconnecting a slow reader: cannot start a thread: {error}");
+            self.socket.disconnect();
+            websocket.get_mut().discard_buffered();
+        }
+    }
+
+    /// Sends the write buffer, and what is appended to it meanwhile.
+    fn flush(&self) {
+        loop {
+            let Some(part) = self.websocket.lock().get_mut().next_part() else {
+                return;
+            };
+            if let Err(error) = self.send_part(&part) {
+                if let (true, Ok(address)) = (is_timeout(&error), self.socket.stream.peer_addr()) {
+                    info!("{address} disconnecting a slow reader: send timeout");
+                }
+                self.socket.disconnect();
+                return self.websocket.lock().get_mut().discard_buffered();
+            }
+        }
+    }
+
+    /// Sends all of `part`. Each `send` has the socket's timeout to make progress.
+    fn send_part(&self, mut part: &[u8]) -> io::Result<()> {
+        while !part.is_empty() {
+            match (&self.socket.stream).write(part) {
+                Ok(count) => part = part.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            self.websocket.lock().get_mut().part_sent();
+        }
+        Ok(())
+    }
+}
