@@ -107,6 +107,8 @@ pub mod signaling {
     pub mod peer;
     pub mod connections;
     pub mod registry;
+    pub mod shared;
     pub mod client;
+    pub mod handshake;
     pub mod server;
 }

@@ -1,16 +1,16 @@
-//! One client's life on its own thread: the handshakes, then messages until the connection ends.
+//! One client's life on its own thread: messages until the connection ends.
 //!
 //! ```text
-//!   handshake ─► run ─┬► process_buffered ─► next_message   one message, under this client's lock
-//!                ▲    │                       └► handle ─► login, or relay ─► Peer::send
-//!                └────┴► receive                            waits for bytes, with no lock
+//!   run ─┬► process_buffered ─► next_message     one message, under this client's lock
+//!    ▲   │                       └► handle ─► login, or relay ─► Peer::send
+//!    └───┴► receive                              waits for bytes, with no lock
 //! ```
 //!
 //! No thread holds two locks, and no lock is held while waiting for a client. A message is read under
 //! this client's lock, and sent under the recipient's.
 //!
-//! Only this thread ends this connection. Every other thread calls [`ClientSocket::disconnect`]; this thread
-//! wakes from its `recv` and cleans up.
+//! Only this thread ends this connection. All other threads call `ClientSocket::disconnect`; this
+//! thread wakes from its `recv` and cleans up.
 
 mod login;
 mod relay;
@@ -19,68 +19,28 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Instant;
 
 use log::{Level, debug, log};
 use tungstenite::error::ProtocolError;
+use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
+use tungstenite::{Error, Message, Utf8Bytes};
 
-use crate::limits::{CLIENT_STACK, Limits, READ_BUFFER, RECV_BUFFER, Timeouts};
-use crate::operator::tls::CertificateFiles;
-use crate::operator::turn::Turn;
-use crate::operator::users::AllowedUsers;
-use crate::signaling::connections::{ConnectionPermit, Connections};
+use crate::limits::{RECV_BUFFER, Timeouts};
+use crate::signaling::connections::ConnectionPermit;
 use crate::signaling::peer::Peer;
 use crate::signaling::protocol::{Envelope, Fault, Signal};
 use crate::signaling::rate::RateLimiter;
-use crate::signaling::registry::Registry;
-use crate::signaling::socket::ClientSocket;
-use crate::signaling::transport::{self, Transport, is_timeout};
-use crate::threads;
-use crate::web::request::{self, Outcome, Site};
+use crate::signaling::shared::Shared;
+use crate::signaling::transport::is_timeout;
 use login::Session;
 
-/// What all clients share.
-pub struct Shared {
-    /// Who is online.
-    pub registry: Arc<Registry>,
-    /// Which connections are open.
-    pub connections: Arc<Connections>,
-    /// How much each client may do.
-    pub limits: Limits,
-    /// How long everything may take.
-    pub timeouts: Timeouts,
-    /// What HTTP requests are answered with.
-    pub site: Site,
-    /// Who may log in. `None` for everybody.
-    pub users: Option<AllowedUsers>,
-    /// The TURN server, if there is one.
-    pub turn: Option<Turn>,
-    /// Set once, when the server stops.
-    pub stopping: AtomicBool,
-}
-
-/// A connection that has just been accepted.
-pub struct Accepted {
-    /// What all clients share.
-    pub shared: Arc<Shared>,
-    /// Its place among the open connections.
-    pub permit: ConnectionPermit,
-    /// The socket.
-    pub socket: Arc<ClientSocket>,
-    /// Where it comes from.
-    pub address: SocketAddr,
-    /// For TLS.
-    pub certificate: Option<Arc<CertificateFiles>>,
-}
-
 /// A connected client. Only its own thread has this.
-struct Client {
+pub struct Client {
     shared: Arc<Shared>,
     peer: Peer,
     address: SocketAddr,
@@ -96,7 +56,7 @@ struct Client {
 /// Why a connection ended.
 #[derive(Debug)]
 enum DisconnectReason {
-    /// The socket was closed or reset, by the client or by [`ClientSocket::disconnect`].
+    /// The socket was closed or reset, by the client or by `ClientSocket::disconnect`.
     ConnectionLost,
     /// The client sent a close frame, which has been answered.
     Closed,
@@ -123,59 +83,9 @@ impl fmt::Display for DisconnectReason {
     }
 }
 
-/// Serves one client until its connection has ended.
-pub fn run(accepted: Accepted) {
-    // The handshakes go deep into the stack, and a thread keeps the pages that it has once touched.
-    // So they get a thread of their own, which ends with them, or do without if there is none.
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let work = move || receiver.recv().ok().and_then(handshake);
-    let client = match threads::spawn("handshake", CLIENT_STACK, work) {
-        Err(_) => handshake(accepted),
-        Ok(thread) => {
-            let _ = sender.send(accepted); // An error means that the thread has panicked.
-            thread.join().ok().flatten()
-        }
-    };
-    if let Some(client) = client {
-        client.run();
-    }
-}
-
-/// TLS, if there is a certificate, then HTTP. `None` if the connection ends with that.
-fn handshake(accepted: Accepted) -> Option<Box<Client>> {
-    let Accepted { shared, permit, socket, address, certificate } = accepted;
-    let (timeouts, limits) = (&shared.timeouts, &shared.limits);
-    let certificate = certificate.map(|files| files.get());
-    let acceptor = certificate.as_ref().map(|certificate| &certificate.acceptor);
-    let mut transport = Transport::accept(socket.clone(), acceptor, timeouts)
-        .inspect_err(|error| debug!("{address} TLS handshake failed: {error}"))
-        .ok()?;
-    let assign = &mut |ip| permit.assign(ip).map_err(|reached| reached.to_string());
-    let is_tls = acceptor.is_some();
-    let served = request::serve(&mut transport, &shared.site, is_tls, address, assign)
-        .inspect_err(|error| debug!("{address} HTTP request failed: {error}"));
-    let (leftover, address) = match served.ok()? {
-        (address, Outcome::Upgraded(leftover)) => (leftover, address),
-        (address, Outcome::Answered(status)) => {
-            debug!("{address} HTTP request answered with {status}");
-            transport.shutdown_tls();
-            transport::drain(&socket.stream, timeouts.drain);
-            return None;
-        }
-    };
-    transport.finish_handshake(timeouts).ok()?;
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0) // Every message is sent at once.
-        .max_message_size(Some(limits.max_message))
-        .max_frame_size(Some(limits.max_message));
-    let websocket = WebSocket::from_partially_read(transport, leftover, Role::Server, Some(config));
-    debug!("{address} connected ({} connections open)", shared.connections.count());
-    Some(Box::new(Client::new(shared, Peer::new(websocket, socket), address, permit)))
-}
-
 impl Client {
-    fn new(
+    /// A client whose handshakes are done.
+    pub fn new(
         shared: Arc<Shared>,
         peer: Peer,
         address: SocketAddr,
@@ -187,7 +97,7 @@ impl Client {
     }
 
     /// Reads and handles messages until the connection ends, and then ends it here, too.
-    fn run(mut self: Box<Self>) {
+    pub fn run(mut self: Box<Self>) {
         let reason = panic::catch_unwind(AssertUnwindSafe(|| self.serve()))
             .unwrap_or(DisconnectReason::Panicked);
         self.peer.with(|websocket| websocket.get_mut().close());

@@ -15,8 +15,9 @@ use crate::limits::{ACCEPT_DELAY, ACCEPT_STACK, ACCEPT_WAKE, CLIENT_STACK, Timeo
 use crate::operator::config::Config;
 use crate::operator::files::OperatorFiles;
 use crate::operator::listen::{Listener, announce, local_addresses};
-use crate::signaling::client::{self, Accepted, Shared};
 use crate::signaling::connections::Connections;
+use crate::signaling::handshake::{self, Accepted};
+use crate::signaling::shared::Shared;
 use crate::signaling::socket::ClientSocket;
 use crate::threads;
 use crate::web::page;
@@ -137,7 +138,7 @@ fn start_client(
     match permit {
         Ok(permit) => {
             let accepted = Accepted { shared, permit, socket, address, certificate };
-            threads::spawn("client", CLIENT_STACK, move || client::run(accepted))?;
+            threads::spawn("client", CLIENT_STACK, move || handshake::run(accepted))?;
         }
         Err(reached) => {
             warn!("{address} rejected: {reached}");

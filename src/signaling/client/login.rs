@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use log::{debug, info};
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::{Client, DisconnectReason, Shared};
+use super::{Client, DisconnectReason};
 use crate::names::{excerpt, is_valid_name};
 use crate::operator::users::TokenHash;
 use crate::signaling::protocol::{self, Envelope, LoginRefusal};
 use crate::signaling::registry::Registration;
+use crate::signaling::shared::Shared;
 
 /// A user who is logged in. Dropping this tells the user's partners, and then frees the name.
 pub(super) struct Session {

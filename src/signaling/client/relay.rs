@@ -3,10 +3,11 @@
 use log::debug;
 use tungstenite::Utf8Bytes;
 
-use super::{Client, Shared};
+use super::Client;
 use crate::names::is_valid_name;
 use crate::signaling::peer::{Peer, SendError};
 use crate::signaling::protocol::{Envelope, Fault, Signal};
+use crate::signaling::shared::Shared;
 
 impl Client {
     /// Sends a message to its recipient, and keeps track of who is in a call with whom.

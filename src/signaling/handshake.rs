@@ -1,0 +1,84 @@
+//! A connection's beginning: TLS, then the HTTP request that asks for a WebSocket.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc};
+
+use log::debug;
+use tungstenite::WebSocket;
+use tungstenite::protocol::{Role, WebSocketConfig};
+
+use crate::limits::{CLIENT_STACK, READ_BUFFER};
+use crate::operator::tls::CertificateFiles;
+use crate::signaling::client::Client;
+use crate::signaling::connections::ConnectionPermit;
+use crate::signaling::peer::Peer;
+use crate::signaling::shared::Shared;
+use crate::signaling::socket::ClientSocket;
+use crate::signaling::transport::{self, Transport};
+use crate::threads;
+use crate::web::request::{self, Outcome};
+
+/// A connection that has just been accepted.
+pub struct Accepted {
+    /// What all clients share.
+    pub shared: Arc<Shared>,
+    /// Its place among the open connections.
+    pub permit: ConnectionPermit,
+    /// The socket.
+    pub socket: Arc<ClientSocket>,
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// For TLS.
+    pub certificate: Option<Arc<CertificateFiles>>,
+}
+
+/// Serves one client until its connection has ended.
+pub fn run(accepted: Accepted) {
+    // The handshakes go deep into the stack, and a thread keeps the pages that it has once touched.
+    // So they get a thread of their own, which ends with them, or do without if there is none.
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let work = move || receiver.recv().ok().and_then(handshake);
+    let client = match threads::spawn("handshake", CLIENT_STACK, work) {
+        Err(_) => handshake(accepted),
+        Ok(thread) => {
+            let _ = sender.send(accepted); // An error means that the thread has panicked.
+            thread.join().ok().flatten()
+        }
+    };
+    if let Some(client) = client {
+        client.run();
+    }
+}
+
+/// TLS, if there is a certificate, then HTTP. `None` if the connection ends with that.
+fn handshake(accepted: Accepted) -> Option<Box<Client>> {
+    let Accepted { shared, permit, socket, address, certificate } = accepted;
+    let (timeouts, limits) = (&shared.timeouts, &shared.limits);
+    let certificate = certificate.map(|files| files.get());
+    let acceptor = certificate.as_ref().map(|certificate| &certificate.acceptor);
+    let mut transport = Transport::accept(socket.clone(), acceptor, timeouts)
+        .inspect_err(|error| debug!("{address} TLS handshake failed: {error}"))
+        .ok()?;
+    let assign = &mut |ip| permit.assign(ip).map_err(|reached| reached.to_string());
+    let is_tls = acceptor.is_some();
+    let served = request::serve(&mut transport, &shared.site, is_tls, address, assign)
+        .inspect_err(|error| debug!("{address} HTTP request failed: {error}"));
+    let (leftover, address) = match served.ok()? {
+        (address, Outcome::Upgraded(leftover)) => (leftover, address),
+        (address, Outcome::Answered(status)) => {
+            debug!("{address} HTTP request answered with {status}");
+            transport.shutdown_tls();
+            transport::drain(&socket.stream, timeouts.drain);
+            return None;
+        }
+    };
+    transport.finish_handshake(timeouts).ok()?;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0) // Every message is sent at once.
+        .max_message_size(Some(limits.max_message))
+        .max_frame_size(Some(limits.max_message));
+    let websocket = WebSocket::from_partially_read(transport, leftover, Role::Server, Some(config));
+    debug!("{address} connected ({} connections open)", shared.connections.count());
+    Some(Box::new(Client::new(shared, Peer::new(websocket, socket), address, permit)))
+}
