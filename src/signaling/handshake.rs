@@ -32,21 +32,23 @@ pub struct Accepted {
     pub certificate: Option<Arc<CertificateFiles>>,
 }
 
-/// Serves one client until its connection has ended.
+/// Does the handshakes, and then serves the client on a fresh thread.
+///
+/// The handshakes go deep into the stack, and a thread keeps the pages that it has once touched. So
+/// what comes now, which can last for days, gets a fresh stack, or this one if there is no thread.
 pub fn run(accepted: Accepted) {
-    // The handshakes go deep into the stack, and a thread keeps the pages that it has once touched.
-    // So they get a thread of their own, which ends with them, or do without if there is none.
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let work = move || receiver.recv().ok().and_then(handshake);
-    let client = match threads::spawn("handshake", CLIENT_STACK, work) {
-        Err(_) => handshake(accepted),
-        Ok(thread) => {
-            let _ = sender.send(accepted); // An error means that the thread has panicked.
-            thread.join().ok().flatten()
+    let Some(client) = handshake(accepted) else {
+        return;
+    };
+    let (sender, receiver) = mpsc::sync_channel::<Box<Client>>(1);
+    let serve = move || {
+        if let Ok(client) = receiver.recv() {
+            client.run();
         }
     };
-    if let Some(client) = client {
-        client.run();
+    match threads::spawn("client", CLIENT_STACK, serve) {
+        Ok(_) => _ = sender.send(client), // It cannot fail: the thread waits for it.
+        Err(_) => client.run(),
     }
 }
 

@@ -76,11 +76,6 @@ impl Peer {
         })
     }
 
-    /// Whether a message of `length` bytes would fit into the write buffer now.
-    pub fn has_room(&self, length: usize, bound: usize) -> bool {
-        self.with(|websocket| websocket.get_mut().buffered().saturating_add(length) <= bound)
-    }
-
     /// Waits until the write buffer holds at most `bound` bytes. Only the client's own thread calls
     /// this: a client that reads nothing is not read from either. It ends at the latest when the
     /// flusher disconnects the client.

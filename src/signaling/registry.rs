@@ -72,11 +72,16 @@ impl Registry {
     }
 
     /// Makes two different users partners, because `from` calls or answers `to`. Returns the
-    /// connection of `to`.
+    /// connection of `to`, and whether `from` had neither called nor answered before.
     ///
     /// # Errors
     /// `from` has `max_calls` outgoing calls already, or one of the two is leaving.
-    pub fn start_call(&self, from: &str, to: &str, max_calls: usize) -> Result<Peer, Fault> {
+    pub fn start_call(
+        &self,
+        from: &str,
+        to: &str,
+        max_calls: usize,
+    ) -> Result<(Peer, bool), Fault> {
         let mut users = self.users.lock();
         let [
             Some(RegisteredUser { partners: Some(own), .. }),
@@ -85,7 +90,8 @@ impl Registry {
         else {
             return Err(Fault::UserNotFound(to.into()));
         };
-        if own.get(to) != Some(&Direction::Outgoing) {
+        let is_new = own.get(to) != Some(&Direction::Outgoing);
+        if is_new {
             let outgoing = own.values().filter(|call| **call == Direction::Outgoing).count();
             if outgoing >= max_calls {
                 return Err(Fault::TooManyCalls);
@@ -93,7 +99,26 @@ impl Registry {
             own.insert(to.into(), Direction::Outgoing);
             theirs.entry(from.into()).or_insert(Direction::Incoming);
         }
-        Ok(peer.clone())
+        Ok((peer.clone(), is_new))
+    }
+
+    /// Takes back a new call of which `to` was not told: nobody needs to be told of its end. A call
+    /// that `to` has started stays.
+    pub fn cancel_call(&self, from: &str, to: &str) {
+        let mut users = self.users.lock();
+        let [
+            Some(RegisteredUser { partners: Some(own), .. }),
+            Some(RegisteredUser { partners: Some(theirs), .. }),
+        ] = users.get_disjoint_mut([from, to])
+        else {
+            return;
+        };
+        if theirs.get(from) == Some(&Direction::Outgoing) {
+            own.insert(to.into(), Direction::Incoming);
+        } else {
+            own.remove(to);
+            theirs.remove(from);
+        }
     }
 
     /// Ends the call of two users, if there is one. Returns the connection of `other`, if `other` was

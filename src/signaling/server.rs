@@ -138,7 +138,7 @@ fn start_client(
     match permit {
         Ok(permit) => {
             let accepted = Accepted { shared, permit, socket, address, certificate };
-            threads::spawn("client", CLIENT_STACK, move || handshake::run(accepted))?;
+            threads::spawn("handshake", CLIENT_STACK, move || handshake::run(accepted))?;
         }
         Err(reached) => {
             warn!("{address} rejected: {reached}");

@@ -108,15 +108,18 @@ pub fn login_frame(name: &str) -> Vec<u8> {
 pub enum Payload {
     /// 2 KiB.
     Offer,
+    /// 6 KiB, with audio and video.
+    VideoOffer,
     /// 300 bytes.
     Candidate,
 }
 
 impl Payload {
     /// A recorded message, cut or padded to its size, as JSON.
-    fn message(self, from: &str, to: &str) -> String {
+    pub fn message(self, from: &str, to: &str) -> String {
         let (text, size) = match self {
             Payload::Offer => (OFFER, 2 * 1024),
+            Payload::VideoOffer => (OFFER, 6 * 1024),
             Payload::Candidate => (CANDIDATE, 300),
         };
         let mut message: Value = serde_json::from_str(text).unwrap();

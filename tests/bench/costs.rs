@@ -33,8 +33,6 @@ mod growth;
 mod footprint;
 mod logins;
 mod fairness;
-mod restart;
-mod start;
 
 use std::env;
 use std::fs;
@@ -49,24 +47,18 @@ type Section = fn() -> Report;
 type Role = fn(&[String]);
 
 /// In the order in which they run.
-const SECTIONS: [(&str, Section); 8] = [
+const SECTIONS: [(&str, Section); 6] = [
     ("latency", latency::measure),
     ("throughput", throughput::measure),
     ("growth", growth::measure),
     ("footprint", footprint::measure),
     ("logins", logins::measure),
     ("fairness", fairness::measure),
-    ("restart", restart::measure),
-    ("start", start::measure),
 ];
 
 /// What this program is as a child process of itself, by its first argument.
-const ROLES: [(&str, Role); 4] = [
-    (bare::ROLE, bare::serve),
-    (crowd::IDLE_ROLE, crowd::idle),
-    (crowd::RETURNING_ROLE, crowd::returning),
-    (hostile::ROLE, hostile::rage),
-];
+const ROLES: [(&str, Role); 3] =
+    [(bare::ROLE, bare::serve), (crowd::IDLE_ROLE, crowd::idle), (hostile::ROLE, hostile::rage)];
 
 /// A process has 1024 files by default; the system often allows it more when it asks.
 const RAISE_LIMIT: &str = r#"ulimit -n "$(ulimit -Hn)"; exec "$0" "$@" --limit-raised"#;

@@ -1,21 +1,14 @@
-//! Clients that are online and do nothing, in a process of their own; or come back after a restart.
+//! Clients that are online and do nothing, in a process of their own.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
-use crate::client::{PONG, client_frame, log_in};
+use crate::client::{Connection, PONG, Payload, TEXT, client_frame, log_in, server_frame};
 use crate::common::Link;
 use crate::process::Helper;
 
-/// Started with one of these arguments, this program is a crowd.
+/// Started with this argument, this program is a crowd.
 pub const IDLE_ROLE: &str = "--idle";
-pub const RETURNING_ROLE: &str = "--returning";
-
-/// Of a thread that comes back.
-const STACK: usize = 128 * 1024;
 
 /// Clients that are idle. Dropping this disconnects them.
 pub struct Crowd(Helper);
@@ -28,7 +21,13 @@ impl Crowd {
         Crowd(helper)
     }
 
-    /// Lets each show a sign of life, so that none is pinged in the next 30 s. Fails if one is gone.
+    /// Lets all call each other, in pairs: an offer and an answer of 6 KiB each.
+    pub fn call(&mut self) {
+        self.0.say("call");
+        assert_eq!(self.0.hear(), "called");
+    }
+
+    /// Lets each send a pong, so that none is pinged in the next 30 s. Fails if one is gone.
     pub fn stir(&mut self) {
         self.0.say("stir");
         assert_eq!(self.0.hear(), "stirred");
@@ -40,49 +39,27 @@ pub fn idle(arguments: &[String]) {
     let [address, link, count] = arguments else { panic!("an address, a link and a number") };
     let (address, count): (_, usize) = (address.parse().unwrap(), count.parse().unwrap());
     let link = if link == "Tls" { Link::Tls } else { Link::Plain };
-    let mut clients: Vec<_> = (0..count).map(|_| log_in(address, link).unwrap().0).collect();
+    let mut clients: Vec<_> = (0..count).map(|_| log_in(address, link).unwrap()).collect();
     println!("online");
-    for _line in io::stdin().lines() {
+    for line in io::stdin().lines() {
+        if line.unwrap() == "call" {
+            for pair in clients.chunks_exact_mut(2) {
+                let [(alice, from), (bob, to)] = pair else { unreachable!("a pair") };
+                send(&mut **alice, &mut **bob, &Payload::VideoOffer.message(from, to));
+                send(&mut **bob, &mut **alice, &Payload::VideoOffer.message(to, from));
+            }
+            println!("called");
+            continue;
+        }
         let pong = client_frame(PONG, b""); // RFC 6455, section 5.5.3: it needs no ping.
-        clients.iter_mut().for_each(|client| client.write_all(&pong).unwrap());
+        clients.iter_mut().for_each(|(client, _)| client.write_all(&pong).unwrap());
         println!("stirred");
     }
 }
 
-/// Clients with a thread each. All log in; when the server has ended all of their connections, and a
-/// line of input comes, all come back at once. Says when each of these is done; the last line is how
-/// many attempts were refused, by a server that did not let them connect or log in.
-pub fn returning(arguments: &[String]) {
-    let [address, count] = arguments else { panic!("an address and a number") };
-    let (address, count): (SocketAddr, usize) = (address.parse().unwrap(), count.parse().unwrap());
-    let refused = AtomicUsize::new(0);
-    let [online, gone, go, back] = &[(); 4].map(|()| Barrier::new(count + 1));
-    let live = || {
-        let (mut stream, _) = log_in(address, Link::Plain).unwrap();
-        online.wait();
-        stream.socket().set_read_timeout(None).unwrap();
-        while !matches!(stream.read(&mut [0; 64]), Ok(0) | Err(_)) {}
-        gone.wait();
-        go.wait();
-        let _again = loop {
-            match log_in(address, Link::Plain) {
-                Ok(again) => break again,
-                Err(_) => _ = refused.fetch_add(1, Ordering::Relaxed),
-            }
-        };
-        back.wait();
-    };
-    thread::scope(|scope| {
-        for _ in 0..count {
-            thread::Builder::new().stack_size(STACK).spawn_scoped(scope, live).unwrap();
-        }
-        online.wait();
-        println!("online");
-        gone.wait();
-        println!("gone");
-        io::stdin().read_line(&mut String::new()).unwrap();
-        go.wait();
-        back.wait();
-    });
-    println!("{}", refused.load(Ordering::Relaxed));
+fn send(from: &mut dyn Connection, to: &mut dyn Connection, message: &str) {
+    from.write_all(&client_frame(TEXT, message.as_bytes())).unwrap();
+    let mut received = vec![0; server_frame(message).len()];
+    to.read_exact(&mut received).unwrap();
+    assert_eq!(received, server_frame(message));
 }

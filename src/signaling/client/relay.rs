@@ -42,14 +42,14 @@ impl Client {
     /// An offer or an answer, which makes the two users partners.
     fn relay_call(&self, from: &str, to: &str, text: &Utf8Bytes) -> Result<(), Fault> {
         let Shared { registry, limits, .. } = &*self.shared;
-        let unreachable = || Fault::UserUnreachable(to.into());
-        // Checked first, so that refused offers do not make partners who have to be told later.
-        if !self.find(to)?.has_room(text.len(), limits.write_buffer()) {
-            return Err(unreachable());
-        }
         // Before the message is sent: a recipient who disconnects right after it must find whom to tell.
-        let peer = registry.start_call(from, to, limits.max_calls)?;
-        peer.send(text.clone(), limits.write_buffer()).map_err(|_| unreachable())
+        let (peer, is_new) = registry.start_call(from, to, limits.max_calls)?;
+        peer.send(text.clone(), limits.write_buffer()).map_err(|_| {
+            if is_new {
+                registry.cancel_call(from, to);
+            }
+            Fault::UserUnreachable(to.into())
+        })
     }
 
     /// The end of a call. A recipient who is not there needs no message.
