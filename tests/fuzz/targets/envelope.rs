@@ -80,7 +80,7 @@ fuzz_target!(|text: &str| {
         Fault::WrongSender("x".repeat(128)),
         Fault::UserNotFound(to.into()),
         Fault::UserUnreachable(to.into()),
-        Fault::RateLimited,
+        Fault::TooManyCalls,
     ];
     faults.extend(signal.err());
     for fault in faults {
@@ -94,10 +94,10 @@ fuzz_target!(|text: &str| {
         }
     }
 
-    let goodbye: Value = serde_json::from_str(&protocol::goodbye(from, to)).unwrap();
-    assert_eq!(goodbye["fromUser"], from);
-    assert_eq!(goodbye["toUser"], to);
-    assert_eq!(goodbye["signalType"], Signal::Leave.to_string());
+    let leave: Value = serde_json::from_str(&protocol::leave_message(from, to)).unwrap();
+    assert_eq!(leave["fromUser"], from);
+    assert_eq!(leave["toUser"], to);
+    assert_eq!(leave["signalType"], Signal::Leave.to_string());
 });
 
 fn checked(text: &str, reply: String) -> Value {

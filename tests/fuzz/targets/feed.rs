@@ -1,5 +1,5 @@
-//! Any bytes from a client after the handshake, in any portions: what comes out of the feed is what
-//! would come out of a file with these bytes in it.
+//! Any bytes from a client after the handshake, in any portions: the same messages come out as if all
+//! bytes had come at once.
 //!
 //! One side is the server's own stream, over a socket, with a portion fed at a time. The other is
 //! tungstenite on a slice of memory. The messages, the error at the end and every byte that is
@@ -13,17 +13,17 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use signal_server::limits::{FULL_RECV_BUFFER, Limits, MAX_REPLY_OVERHEAD, READ_BUFFER, Timeouts};
-use signal_server::wire::Wire;
+use signal_server::limits::{Limits, READ_BUFFER, RECV_BUFFER, Timeouts};
+use signal_server::signaling::socket::ClientSocket;
+use signal_server::signaling::transport::Transport;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, WebSocket};
 
-/// What `client.rs` sets, but for a small limit, so that short inputs reach it.
+/// What `handshake.rs` sets, but with a small limit, so that short inputs reach it.
 fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
-        .max_write_buffer_size(MAX_MESSAGE + MAX_REPLY_OVERHEAD)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
 }
@@ -31,12 +31,12 @@ fn config() -> WebSocketConfig {
 const MAX_MESSAGE: usize = 300;
 
 /// The server's side of a connection, and the client's. Both outlive every input.
-static SOCKETS: LazyLock<(Arc<TcpStream>, TcpStream)> = LazyLock::new(|| {
+static SOCKETS: LazyLock<(Arc<ClientSocket>, TcpStream)> = LazyLock::new(|| {
     assert!(MAX_MESSAGE < Limits::default().max_message);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    (Arc::new(listener.accept().unwrap().0), client)
+    (Arc::new(ClientSocket::new(listener.accept().unwrap().0)), client)
 });
 
 struct Memory<'a> {
@@ -74,21 +74,21 @@ fuzz_target!(|data: &[u8]| {
 
     let (server, client) = &*SOCKETS;
     let timeouts = Timeouts::default();
-    let mut wire = Wire::accept(server.clone(), None, &timeouts).unwrap();
-    wire.end_handshake(&timeouts).unwrap();
+    let mut transport = Transport::accept(server.clone(), None, &timeouts).unwrap();
+    transport.finish_handshake(&timeouts).unwrap();
     // The first cut is where the handshake ends: what came with it is given to the WebSocket.
     let mut cuts: Vec<usize> =
         cuts.iter().map(|&cut| usize::from(cut) * bytes.len() / 255).collect();
     cuts.sort_unstable();
     let (early, mut rest) = bytes.split_at(cuts[0]);
     let mut websocket =
-        WebSocket::from_partially_read(wire, early.to_vec(), Role::Server, Some(config()));
+        WebSocket::from_partially_read(transport, early.to_vec(), Role::Server, Some(config()));
     let mut heard = Vec::new();
     let mut goes_on = read_all(&mut websocket, &mut heard);
     for pair in cuts.windows(2).map(|pair| pair[1] - pair[0]).chain([rest.len()]) {
         let (portion, after) = rest.split_at(pair.min(rest.len()));
         rest = after;
-        for portion in portion.chunks(FULL_RECV_BUFFER) {
+        for portion in portion.chunks(RECV_BUFFER) {
             if goes_on {
                 websocket.get_mut().feed(portion);
                 goes_on = read_all(&mut websocket, &mut heard);
