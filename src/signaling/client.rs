@@ -315,3 +315,86 @@ fn disconnect_reason(error: Error) -> DisconnectReason {
         _ => DisconnectReason::ConnectionLost,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+    use crate::signaling::connections::Connections;
+    use crate::signaling::protocol;
+    use crate::signaling::socket::ClientSocket;
+    use crate::signaling::transport::Transport;
+    use crate::web::request::Site;
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::AtomicBool;
+    use tungstenite::WebSocket;
+    use tungstenite::protocol::Role;
+
+    fn shared() -> Arc<Shared> {
+        let limits = Limits::default();
+        Arc::new(Shared {
+            registry: Arc::default(),
+            connections: Connections::new(limits),
+            limits,
+            timeouts: Timeouts::default(),
+            site: Site::default(),
+            users: None,
+            turn: None,
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// A client as it is after the handshakes, logged in, and the other end of its socket.
+    fn client(shared: &Arc<Shared>, name: &str) -> (Client, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let other_end = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        let socket = Arc::new(ClientSocket::new(socket));
+        let mut transport = Transport::accept(socket.clone(), None, &shared.timeouts).unwrap();
+        transport.finish_handshake(&shared.timeouts).unwrap();
+        let websocket = WebSocket::from_raw_socket(transport, Role::Server, None);
+        let permit = shared.connections.admit(socket.clone(), None).unwrap();
+        let peer = Peer::new(websocket, socket);
+        let mut client = Client::new(shared.clone(), peer, address, permit);
+        let login = format!(r#"{{"signalType":"login","fromUser":"{name}"}}"#);
+        client.handle(Message::text(login)).unwrap();
+        (client, other_end)
+    }
+
+    #[test]
+    fn a_panic_frees_the_name_and_tells_the_partner_and_ends_nobody_else() {
+        let shared = shared();
+        let (bob, mut bobs_end) = client(&shared, "bob");
+        thread::scope(|scope| {
+            let panicked = scope.spawn(|| {
+                let (mut alice, _alices_end) = client(&shared, "alice");
+                let offer = r#"{"signalType":"offer","fromUser":"alice","toUser":"bob"}"#;
+                alice.handle(Message::text(offer)).unwrap();
+                panic!("on purpose");
+            });
+            assert!(panicked.join().is_err());
+        });
+        assert!(shared.registry.find("alice").is_none());
+        assert!(shared.registry.find("bob").is_some());
+        assert_eq!(shared.connections.count(), 1);
+
+        bob.peer.socket.disconnect(); // so that there is an end to read to
+        let mut received = Vec::new();
+        bobs_end.read_to_end(&mut received).unwrap();
+        let leave = protocol::leave_message("alice", "bob");
+        assert!(received.ends_with(leave.as_bytes()), "{}", String::from_utf8_lossy(&received));
+    }
+
+    #[test]
+    fn a_registration_that_is_dropped_by_a_panic_frees_the_name() {
+        // As when telling the partners panics.
+        let shared = shared();
+        let (bob, _end) = client(&shared, "bob");
+        let registration = shared.registry.register("second name", &bob.peer).ok();
+        let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
+            let _registration = registration;
+            panic!("on purpose");
+        }));
+        assert!(panicked.is_err() && shared.registry.find("second name").is_none());
+    }
+}

@@ -15,9 +15,11 @@ use crate::signaling::socket::ClientSocket;
 /// The open connections, handshakes included.
 pub struct Connections {
     limits: Limits,
-    open: Mutex<HashMap<usize, Connection>>,
+    open: Mutex<Open>,
     emptied: Condvar,
 }
+
+type Open = HashMap<usize, Connection>;
 
 struct Connection {
     socket: Arc<ClientSocket>,
@@ -67,17 +69,22 @@ impl Connections {
         Arc::new(Connections { limits, open: Mutex::default(), emptied: Condvar::new() })
     }
 
-    /// Takes a place for a connection. If there is none left, the oldest connection gives way that
-    /// has not logged in and is older than [`EVICTION_AGE`].
+    /// Takes a place for a connection from `address`; `None` for a trusted proxy's, whose request says
+    /// for whom it is. If there is no place left, the oldest connection gives way that has not logged
+    /// in and is older than [`EVICTION_AGE`].
     ///
     /// # Errors
-    /// There is no place, and nobody to give way.
+    /// The address has as many connections as it may have; or there is no place, and nobody to give
+    /// way.
     pub fn admit(
         self: &Arc<Self>,
         socket: Arc<ClientSocket>,
+        address: Option<IpAddr>,
     ) -> Result<ConnectionPermit, LimitReached> {
-        let now = Instant::now();
+        let (now, prefix) = (Instant::now(), address.map(address_prefix));
         let mut open = self.open.lock();
+        // First, so that an address with too many connections makes nobody give way.
+        self.check_address(&open, prefix)?;
         let evicted = open.values().filter(|other| other.state == State::Evicted).count();
         // Evicted connections end on their own threads, a moment later.
         if open.len() >= self.limits.max_connections.saturating_add(evicted) {
@@ -91,9 +98,13 @@ impl Connections {
             oldest.socket.disconnect();
         }
         let key = Arc::as_ptr(&socket).addr();
-        let state = State::NotLoggedIn;
-        open.insert(key, Connection { socket, since: now, state, prefix: None });
+        open.insert(key, Connection { socket, since: now, state: State::NotLoggedIn, prefix });
         Ok(ConnectionPermit { connections: self.clone(), key })
+    }
+
+    fn check_address(&self, open: &Open, prefix: Option<IpAddr>) -> Result<(), LimitReached> {
+        let same = open.values().filter(|other| prefix.is_some() && other.prefix == prefix).count();
+        if same >= self.limits.max_per_ip { Err(LimitReached::Address) } else { Ok(()) }
     }
 
     /// How many connections are open.
@@ -111,23 +122,20 @@ impl Connections {
 
     /// Waits until no connection is left, or for `timeout`.
     pub fn wait_until_empty(&self, timeout: Duration) {
-        let is_open = |open: &mut HashMap<_, _>| !open.is_empty();
+        let is_open = |open: &mut Open| !open.is_empty();
         self.emptied.wait_while_for(&mut self.open.lock(), is_open, timeout);
     }
 }
 
 impl ConnectionPermit {
-    /// Counts this connection as one of `address`. Called at most once.
+    /// Counts a trusted proxy's connection as one of `address`. Called at most once.
     ///
     /// # Errors
     /// The address has as many connections as it may have.
     pub fn assign(&self, address: IpAddr) -> Result<(), LimitReached> {
         let prefix = Some(address_prefix(address));
         let mut open = self.connections.open.lock();
-        let same = open.values().filter(|other| other.prefix == prefix).count();
-        if same >= self.connections.limits.max_per_ip {
-            return Err(LimitReached::Address);
-        }
+        self.connections.check_address(&open, prefix)?;
         if let Some(own) = open.get_mut(&self.key) {
             own.prefix = prefix;
         }
@@ -150,5 +158,97 @@ impl Drop for ConnectionPermit {
         if open.is_empty() {
             self.connections.emptied.notify_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    fn socket() -> Arc<ClientSocket> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Arc::new(ClientSocket::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap()))
+    }
+
+    fn connections(max_connections: usize, max_per_ip: usize) -> Arc<Connections> {
+        Connections::new(Limits { max_connections, max_per_ip, ..Limits::default() })
+    }
+
+    /// As if this connection had been open for longer.
+    fn age(permit: &ConnectionPermit, by: Duration) {
+        let mut open = permit.connections.open.lock();
+        let own = open.get_mut(&permit.key).unwrap();
+        own.since = own.since.checked_sub(by).unwrap();
+    }
+
+    #[test]
+    fn a_dropped_permit_is_a_free_place_and_the_last_one_ends_the_wait() {
+        let connections = connections(2, usize::MAX);
+        let first = connections.admit(socket(), None).unwrap();
+        let second = connections.admit(socket(), None).unwrap();
+        assert_eq!(connections.admit(socket(), None).err(), Some(LimitReached::Server));
+        drop(first);
+        drop(connections.admit(socket(), None).unwrap());
+        assert_eq!(connections.count(), 1);
+        drop(second);
+        connections.wait_until_empty(Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn an_address_has_its_share_and_an_ipv6_56_is_one_address() {
+        let connections = connections(10, 2);
+        let admit = |address: &str| connections.admit(socket(), Some(address.parse().unwrap()));
+        for [first, second, third] in [
+            ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"],
+            ["2001:db8:0:1::1", "2001:db8:0:ff::1", "2001:db8:0:10:1:2:3:4"],
+        ] {
+            let held = (admit(first).unwrap(), admit(second).unwrap());
+            assert_eq!(admit(third).err(), Some(LimitReached::Address));
+            // The same for an address that a proxy names later.
+            let unknown = connections.admit(socket(), None).unwrap();
+            assert_eq!(unknown.assign(third.parse().unwrap()), Err(LimitReached::Address));
+            drop(held.0);
+            assert_eq!(unknown.assign(third.parse().unwrap()), Ok(()));
+        }
+        let _other = (admit("2001:db8:0:1::1").unwrap(), admit("2001:db8:0:1ff::1").unwrap());
+    }
+
+    #[test]
+    fn the_oldest_stranger_gives_way_after_a_while_and_a_user_never_does() {
+        let connections = connections(3, usize::MAX);
+        let [user, older, old] = [(); 3].map(|()| connections.admit(socket(), None).unwrap());
+        user.set_logged_in();
+        age(&user, EVICTION_AGE * 3);
+        age(&older, EVICTION_AGE * 2);
+        assert!(connections.admit(socket(), None).is_ok(), "one is old enough");
+        let is_evicted = |permit: &ConnectionPermit| {
+            permit.connections.open.lock()[&permit.key].socket.is_disconnected()
+        };
+        assert_eq!([&user, &older, &old].map(is_evicted), [false, true, false]);
+        // That one has not ended yet, and the other is too young.
+        let _next = connections.admit(socket(), None).unwrap();
+        assert_eq!(connections.admit(socket(), None).err(), Some(LimitReached::Server));
+    }
+
+    #[test]
+    fn an_address_at_its_limit_makes_nobody_give_way() {
+        let connections = connections(2, 1);
+        let (one, other) = ("192.0.2.1".parse().ok(), "192.0.2.2".parse().ok());
+        let stranger = connections.admit(socket(), one).unwrap();
+        let _second = connections.admit(socket(), other).unwrap();
+        age(&stranger, EVICTION_AGE * 2);
+        assert_eq!(connections.admit(socket(), other).err(), Some(LimitReached::Address));
+        assert!(!connections.open.lock()[&stranger.key].socket.is_disconnected());
+    }
+
+    #[test]
+    fn only_so_many_evicted_connections_may_not_have_ended_yet() {
+        let connections = connections(20, usize::MAX);
+        let strangers: Vec<_> =
+            (0..20).map(|_| connections.admit(socket(), None).unwrap()).collect();
+        strangers.iter().for_each(|stranger| age(stranger, EVICTION_AGE * 2));
+        let next: Vec<_> = (0..20).map_while(|_| connections.admit(socket(), None).ok()).collect();
+        assert_eq!(next.len(), MAX_EVICTIONS);
     }
 }

@@ -128,14 +128,9 @@ fn start_client(
 ) -> io::Result<()> {
     let (shared, socket, certificate) =
         (shared.clone(), Arc::new(ClientSocket::new(socket)), listener.tls.clone());
-    let permit = shared.connections.admit(socket.clone()).and_then(|permit| {
-        // A trusted proxy's request says for whom it is.
-        if !shared.site.trusts(address.ip()) {
-            permit.assign(address.ip())?;
-        }
-        Ok(permit)
-    });
-    match permit {
+    // A trusted proxy's request says for whom it is.
+    let known = (!shared.site.trusts(address.ip())).then_some(address.ip());
+    match shared.connections.admit(socket.clone(), known) {
         Ok(permit) => {
             let accepted = Accepted { shared, permit, socket, address, certificate };
             threads::spawn("handshake", CLIENT_STACK, move || handshake::run(accepted))?;
