@@ -1,6 +1,6 @@
 //! Random calls between a few clients, against a model of the contract that fits on two pages.
 //!
-//! A *case* is a list of steps: logins, relays, pings, nonsense and goodbyes, by three to five
+//! A *case* is a list of steps: logins, relays, pings, nonsense and disconnects, by three to five
 //! clients. After each step everything that every client has heard must be what the [`Model`] says,
 //! byte for byte and in order, and nobody may have heard anything else. Nothing waits for time to
 //! pass: a client asks for a command that does not exist, and when the answer is there, all that it
@@ -82,18 +82,18 @@ enum To {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
-    /// RFC 6455's goodbye, right behind what was sent before it.
+    /// A close frame, right behind what was sent before it.
     Close,
-    /// TCP's goodbye, right behind what was sent before it.
+    /// A FIN, right behind what was sent before it.
     HalfClose,
-    /// No goodbye: both directions are gone at once.
+    /// Both directions at once, without a close frame.
     Vanish,
 }
 
 const KINDS: [&str; 5] = ["offer", "answer", "pranswer", "candidate", "leave"];
 const NAMES: usize = 6;
-const INVALID: usize = 7;
-const BROKEN: [&str; 9] = [
+const INVALID: usize = 10;
+const BROKEN: [&str; 11] = [
     "",
     "null",
     "[]",
@@ -102,6 +102,8 @@ const BROKEN: [&str; 9] = [
     r#"{"signalType":7}"#,
     r#"{"signalType":"login","fromUser":1.5}"#,
     r#"{"signalType":"offer","toUser":true}"#,
+    r#"{"signalType":"login","fromUser":9007199254740992}"#,
+    r#"{"signalType":"leave","toUser":-9007199254740992}"#,
     "{} {}",
 ];
 
@@ -189,7 +191,12 @@ impl Model {
     }
 
     fn login(&mut self, client: usize, name: &str, request: &Value) {
-        let outcome = if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
+        let is_forbidden = |c: char| c.is_control() || c == '\u{202e}';
+        let is_valid = (1..=128).contains(&name.len())
+            && !name.contains(is_forbidden)
+            && !name.starts_with(char::is_whitespace)
+            && !name.ends_with(char::is_whitespace);
+        let outcome = if !is_valid {
             Err("invalid-name")
         } else {
             match self.holder(name) {
@@ -542,6 +549,9 @@ impl Play<'_> {
                     Login::Invalid(3) => Some(json!("x".repeat(129))),
                     Login::Invalid(4) => Some(json!(format!("{}é", "x".repeat(127)))),
                     Login::Invalid(5) => Some(json!("a\nb")),
+                    Login::Invalid(6) => Some(json!(" a")),
+                    Login::Invalid(7) => Some(json!("a\u{3000}")),
+                    Login::Invalid(8) => Some(json!("a\u{202e}b")),
                     Login::Invalid(_) => Some(json!("\u{85}")),
                 };
                 if let Some(field) = field {
@@ -639,7 +649,7 @@ impl Play<'_> {
         for racer in order {
             self.model.login(racer, &name, &request);
         }
-        // Who loses may still ask the winner for a sign of life.
+        // A client that loses may still probe the winner.
         for racer in racers {
             self.compare_per_sender(racer, &mut heard[racer])?;
         }
