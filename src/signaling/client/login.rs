@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use log::{debug, info};
+use log::info;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{Client, DisconnectReason};
 use crate::names::{excerpt, is_valid_name};
 use crate::operator::users::TokenHash;
+use crate::signaling::peer::SendError;
 use crate::signaling::protocol::{self, Envelope, LoginRefusal};
 use crate::signaling::registry::Registration;
 use crate::signaling::shared::Shared;
@@ -39,8 +40,10 @@ impl Drop for Session {
             if let Some(peer) = self.shared.registry.end_call(self.name(), partner) {
                 let leave = protocol::leave_message(self.name(), partner);
                 let bound = self.shared.limits.write_buffer_with_leaves();
-                if peer.send(leave.into(), bound).is_err() {
-                    debug!("{partner:?} cannot be told that a partner left, disconnecting");
+                // A partner who is disconnecting, too, needs no message. One whose buffer has no room even
+                // for this must not go on without it.
+                if peer.send(leave.into(), bound) == Err(SendError::Full) {
+                    info!("disconnecting {partner:?}: no room to say that {:?} left", self.name());
                     peer.socket.disconnect();
                 }
             }
