@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{Client, Link, PATIENCE, Server, Stream, message, secure};
-use crate::scene::{HOSTILE, Scene, connect_from, frame, throw, upgrade, wait_until_closed};
+use crate::common::{Client, Link, PATIENCE, Server, Stream, message, secure, wait_until};
+use crate::scene::{
+    HOSTILE, Pair, Scene, Usage, connect_from, frame, throw, upgrade, wait_until_closed,
+};
 use serde_json::json;
+use signal_server::limits::Limits;
 use tungstenite::Message;
 
 crate::over_plain_and_tls! {
@@ -235,4 +238,59 @@ fn a_message_over_the_chosen_size_closes_with_1009(link: Link) {
         alice.websocket.send(Message::text(format!("{text} "))).unwrap();
         assert_eq!(alice.closed_with(), 1009);
     }
+}
+
+/// All at once, with the program's own timeout: threads and memory stay within what is promised, and
+/// every partner is told.
+#[test]
+fn two_hundred_recipients_that_take_nothing_are_disconnected_after_10_s() {
+    const SENDERS: usize = 10;
+    const EACH: usize = 20;
+    // (No scene: 400 threads leave more behind in the allocator than it allows.)
+    let server = Server::start_with(&["--max-connections", "220", "--max-per-ip", "0"]);
+    let mut pair = Pair::start(&server, Link::Plain, "127.0.0.1", ["honest 1", "honest 2"]);
+    pair.goes_on();
+    let before = Usage::of(server.pid());
+    let login = |name: &str| server.login(Link::Plain, name);
+    let stalled: Vec<Client> =
+        (0..SENDERS * EACH).map(|number| login(&format!("stalled {number}"))).collect();
+    thread::scope(|scope| {
+        for sender in 0..SENDERS {
+            let mut client = login(&format!("sender {sender}"));
+            scope.spawn(move || {
+                let from = format!("sender {sender}");
+                let names = (0..EACH).map(|number| format!("stalled {}", sender * EACH + number));
+                let offers: Vec<String> = names
+                    .map(|to| message("offer", &from, &to, json!("x".repeat(60_000))).to_string())
+                    .collect();
+                // As long as there is something left to send, until all of them are gone. Their
+                // network stacks may take a little more after the first seconds.
+                let (mut leaves, deadline) = (0, Instant::now() + 3 * PATIENCE);
+                while leaves < EACH {
+                    assert!(Instant::now() < deadline, "{leaves} of {EACH} are disconnected");
+                    thread::sleep(Duration::from_millis(500)); // not as fast as possible
+                    offers.iter().for_each(|offer| client.send(offer));
+                    client.send_json(&json!({"signalType": "mark"}));
+                    loop {
+                        let heard = client.receive_json();
+                        match heard["signalType"].as_str() {
+                            Some("mark") => break,
+                            Some("leave") => leaves += 1,
+                            _ => assert!(heard["code"].is_string(), "{heard}"),
+                        }
+                    }
+                }
+            });
+        }
+        pair.goes_on();
+        let usage = Usage::of(server.pid());
+        assert!(usage.threads <= 2 * 220 + 5, "{usage:?}");
+    });
+    let limits = Limits { max_connections: 220, ..Limits::default() };
+    let peak = Usage::of(server.pid()).peak * 1024;
+    assert!(peak <= limits.worst_case().unwrap(), "{peak} bytes");
+    drop(stalled);
+    wait_until("threads are given back", || Usage::of(server.pid()).threads == before.threads);
+    pair.goes_on();
+    pair.stop();
 }
