@@ -1,19 +1,14 @@
 //! TLS: the certificate, its renewal, and the only calls into the TLS library.
 
-use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
-use log::info;
-use native_tls::{HandshakeError, Identity, Protocol, TlsAcceptor, TlsStream};
+use log::{error, info, warn};
 
+use crate::limits::EXPIRY_NOTICE;
 use crate::operator::config::Config;
 use crate::operator::watched_files::{TextFile, WatchedFiles};
 
-/// What a TLS handshake starts with.
-pub type Acceptor = TlsAcceptor;
-
-/// A TLS connection over the stream `S`.
-pub type Stream<S> = TlsStream<S>;
+pub use library::{Acceptor, Stream, accept};
 
 /// The certificate and its private key, read anew when their files change.
 pub type CertificateFiles = WatchedFiles<Certificate>;
@@ -47,24 +42,12 @@ pub fn open(config: &Config) -> Result<Option<CertificateFiles>, String> {
     WatchedFiles::open(&[cert, key], load).map(Some)
 }
 
-/// Does the server's side of a TLS handshake over a blocking stream.
-///
-/// # Errors
-/// The client closed the connection, ran out of time, or shares no TLS version with the server.
-pub fn accept<S: Read + Write>(acceptor: &Acceptor, stream: S) -> io::Result<Stream<S>> {
-    acceptor.accept(stream).map_err(|error| match error {
-        HandshakeError::Failure(error) => io::Error::other(error),
-        // A blocking read returns without bytes only when its timeout is over.
-        HandshakeError::WouldBlock(_) => ErrorKind::TimedOut.into(),
-    })
-}
-
 fn load(files: &[TextFile]) -> Result<Certificate, String> {
     let [cert, key] = files else {
         return Err("a certificate is two files".into());
     };
     let (cert_file, key_file) = (cert.path.display(), key.path.display());
-    // native-tls accepts a PKCS#8 key only, and only at the start of the text.
+    // What native-tls accepts: a PKCS#8 key only, and only at the start of the text.
     let Some(start) = key.text.find("-----BEGIN PRIVATE KEY-----") else {
         return Err(format!(
             "{key_file} has no PKCS#8 key without a password (BEGIN PRIVATE KEY); convert a key of \
@@ -72,57 +55,150 @@ fn load(files: &[TextFile]) -> Result<Certificate, String> {
         ));
     };
     let key_text = key.text.get(start..).unwrap_or_default();
-    let acceptor = Identity::from_pkcs8(cert.text.as_bytes(), key_text.as_bytes())
-        .and_then(|identity| {
-            TlsAcceptor::builder(identity).min_protocol_version(Some(Protocol::Tlsv12)).build()
-        })
-        .map_err(|error| {
-            format!("cannot use the certificate {cert_file} with the key {key_file}: {error}")
-        })?;
-    let is_valid_now = inspect(&cert.path, &cert.text, key_text)?;
+    let acceptor = library::new_acceptor(&cert.text, key_text).map_err(|error| {
+        format!("cannot use the certificate {cert_file} with the key {key_file}: {error}")
+    })?;
+    let validity = library::validity(&acceptor)
+        .map_err(|error| format!("cannot read the certificate {cert_file}: {error}"))?;
+    let is_valid_now = log_validity(&cert.path, validity);
     Ok(Certificate { acceptor, is_valid_now })
 }
 
-/// Logs until when the certificate is valid, and returns whether it is valid now. Refuses a key of
-/// another certificate, which OpenSSL's server side ignores, so that every handshake would fail.
-#[cfg(not(any(windows, target_vendor = "apple")))]
-fn inspect(file: &Path, cert: &str, key: &str) -> Result<bool, String> {
-    use crate::limits::EXPIRY_NOTICE;
-    use log::{error, warn};
-    use openssl::{asn1::Asn1Time, pkey::PKey, x509::X509};
+/// A certificate's period of validity.
+struct Validity {
+    start: String,
+    end: String,
+    is_now: bool,
+    days_left: i32,
+}
+
+/// Logs until when the certificate is valid, and returns whether it is valid now.
+fn log_validity(file: &Path, validity: Option<Validity>) -> bool {
     let file = file.display();
-    let parse = || {
-        let cert = X509::from_pem(cert.as_bytes())?;
-        let is_its_key =
-            PKey::private_key_from_pem(key.as_bytes())?.public_eq(&*cert.public_key()?);
-        let now = Asn1Time::days_from_now(0)?;
-        let days = now.diff(cert.not_after())?.days;
-        Ok((cert, is_its_key, now, days))
+    let Some(Validity { start, end, is_now, days_left }) = validity else {
+        info!("the certificate {file} is in use");
+        return true;
     };
-    let (cert, is_its_key, now, days) = parse().map_err(|error: openssl::error::ErrorStack| {
-        format!("cannot read the certificate {file}: {error}")
-    })?;
-    if !is_its_key {
-        return Err(format!("the key does not belong to the certificate {file}"));
-    }
-    let (start, end) = (cert.not_before(), cert.not_after());
-    let is_valid_now = *start <= now && now <= *end;
-    match days {
-        _ if !is_valid_now => error!(
+    match days_left {
+        _ if !is_now => error!(
             "the certificate {file} is valid from {start} until {end}, and not now: renew it, or set \
              this machine's clock"
         ),
         ..EXPIRY_NOTICE => {
-            warn!("the certificate {file} expires on {end}, in {days} days: renew it");
+            warn!("the certificate {file} expires on {end}, in {days_left} days: renew it");
         }
-        _ => info!("the certificate {file} is valid until {end}, {days} days"),
+        _ => info!("the certificate {file} is valid until {end}, {days_left} days"),
     }
-    Ok(is_valid_now)
+    is_now
 }
 
-/// The TLS libraries of other systems check the key themselves, and native-tls does not show dates.
-#[cfg(any(windows, target_vendor = "apple"))]
-fn inspect(file: &Path, _: &str, _: &str) -> Result<bool, String> {
-    info!("the certificate {} is in use", file.display());
-    Ok(true)
+/// OpenSSL: the default on Linux and the BSDs.
+#[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
+mod library {
+    use std::error::Error;
+    use std::io::{self, ErrorKind, Read, Write};
+
+    use openssl::asn1::Asn1Time;
+    use openssl::error::ErrorStack;
+    use openssl::pkey::PKey;
+    use openssl::ssl::{HandshakeError, SslAcceptor, SslMethod, SslOptions, SslSessionCacheMode};
+    use openssl::x509::X509;
+
+    use super::Validity;
+
+    /// What a TLS handshake starts with.
+    pub type Acceptor = SslAcceptor;
+
+    /// A TLS connection over the stream `S`.
+    pub type Stream<S> = openssl::ssl::SslStream<S>;
+
+    /// TLS 1.2 and 1.3, as Mozilla's "intermediate" recommendation has them. No session resumption: a
+    /// cache is memory that strangers fill, and a ticket's key would decrypt recorded connections.
+    pub fn new_acceptor(cert: &str, key: &str) -> Result<Acceptor, Box<dyn Error>> {
+        let key = PKey::private_key_from_pem(key.as_bytes())?;
+        let mut chain = X509::stack_from_pem(cert.as_bytes())?.into_iter();
+        let cert = chain.next().ok_or("there is no certificate in it")?;
+        if !key.public_eq(&*cert.public_key()?) {
+            return Err("the key does not belong to the certificate".into());
+        }
+        let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+        // Clients choose from these. DHE and OpenSSL's other groups cost the server up to 100 times as
+        // much.
+        builder.set_cipher_list("ECDHE+AESGCM:ECDHE+CHACHA20")?;
+        builder.set_groups_list("X25519:P-256:P-384")?;
+        builder.set_options(
+            SslOptions::NO_TICKET
+                | SslOptions::NO_RENEGOTIATION
+                | SslOptions::CIPHER_SERVER_PREFERENCE,
+        );
+        builder.set_num_tickets(0)?;
+        builder.set_session_cache_mode(SslSessionCacheMode::OFF);
+        builder.set_certificate(&cert)?;
+        builder.set_private_key(&key)?;
+        for link in chain {
+            builder.add_extra_chain_cert(link)?;
+        }
+        Ok(builder.build())
+    }
+
+    /// Does the server's side of a TLS handshake over a blocking stream.
+    ///
+    /// # Errors
+    /// The client closed the connection, ran out of time, or shares no TLS version with the server.
+    pub fn accept<S: Read + Write>(acceptor: &Acceptor, stream: S) -> io::Result<Stream<S>> {
+        acceptor.accept(stream).map_err(|error| match error {
+            HandshakeError::SetupFailure(error) => error.into(),
+            HandshakeError::Failure(failed) => io::Error::other(failed.into_error()),
+            // A blocking read returns without bytes only when its timeout is over.
+            HandshakeError::WouldBlock(_) => ErrorKind::TimedOut.into(),
+        })
+    }
+
+    /// When the certificate is valid.
+    pub fn validity(acceptor: &Acceptor) -> Result<Option<Validity>, ErrorStack> {
+        let Some(cert) = acceptor.context().certificate() else { return Ok(None) };
+        let (start, end, now) = (cert.not_before(), cert.not_after(), Asn1Time::days_from_now(0)?);
+        let days_left = now.diff(end)?.days;
+        let is_now = *start <= now && now <= *end;
+        Ok(Some(Validity { start: start.to_string(), end: end.to_string(), is_now, days_left }))
+    }
+}
+
+/// The system's own library by native-tls: macOS, Windows, and Linux without the feature `openssl`.
+#[cfg(not(all(feature = "openssl", not(any(windows, target_vendor = "apple")))))]
+mod library {
+    use std::io::{self, ErrorKind, Read, Write};
+
+    use native_tls::{HandshakeError, Identity, Protocol, TlsAcceptor};
+
+    use super::Validity;
+
+    /// What a TLS handshake starts with.
+    pub type Acceptor = TlsAcceptor;
+
+    /// A TLS connection over the stream `S`.
+    pub type Stream<S> = native_tls::TlsStream<S>;
+
+    /// TLS 1.2 or newer, and whatever else the library offers.
+    pub fn new_acceptor(cert: &str, key: &str) -> native_tls::Result<Acceptor> {
+        let identity = Identity::from_pkcs8(cert.as_bytes(), key.as_bytes())?;
+        TlsAcceptor::builder(identity).min_protocol_version(Some(Protocol::Tlsv12)).build()
+    }
+
+    /// Does the server's side of a TLS handshake over a blocking stream.
+    ///
+    /// # Errors
+    /// The client closed the connection, ran out of time, or shares no TLS version with the server.
+    pub fn accept<S: Read + Write>(acceptor: &Acceptor, stream: S) -> io::Result<Stream<S>> {
+        acceptor.accept(stream).map_err(|error| match error {
+            HandshakeError::Failure(error) => io::Error::other(error),
+            // A blocking read returns without bytes only when its timeout is over.
+            HandshakeError::WouldBlock(_) => ErrorKind::TimedOut.into(),
+        })
+    }
+
+    /// native-tls does not show a certificate's dates.
+    pub fn validity(_: &Acceptor) -> native_tls::Result<Option<Validity>> {
+        Ok(None)
+    }
 }

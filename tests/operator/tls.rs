@@ -1,17 +1,24 @@
 //! Certificates over the life of a server: renewed, broken, expiring, looked over by `--check`; files
 //! that can't be used; and what is spoken on the TLS port.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
+use std::net::TcpStream;
 use std::ops::Range;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::sync::mpsc;
 use std::time::SystemTime;
 
 use crate::common::{
     CERTIFICATE, CONNECTOR, Certificate, Link, Server, log_until, make_certificate, message,
     openssl, outcome, program, read_to_end, run, scratch, wait_until,
+};
+use openssl::ssl::{
+    SslConnector, SslConnectorBuilder, SslMethod, SslOptions, SslSessionCacheMode, SslStream,
+    SslVerifyMode, SslVersion,
 };
 use openssl::{asn1::Asn1Time, hash::MessageDigest, pkey::PKey, x509::X509};
 use serde_json::json;
@@ -104,13 +111,13 @@ fn a_broken_pair_leaves_the_former_one_in_use_and_is_logged_once() {
     let problems: [(&dyn Fn(), &str); 5] = [
         // Half of a renewal.
         (&|| assert!(put_cert(&other.cert)), "the key does not belong to the certificate"),
-        (&|| fs::write(cert, "").unwrap(), "cannot use the certificate"),
+        (&|| fs::write(cert, "").unwrap(), "there is no certificate in it"),
         (&|| fs::remove_file(cert).unwrap(), "No such file"),
         // A pipe that nobody writes to: opening it would never end.
         (&|| assert!(mkfifo(cert)), "not an ordinary file"),
         (
             &|| assert!(fs::remove_file(cert).is_ok() && put_cert(&first.key)),
-            "cannot use the certificate",
+            "there is no certificate in it",
         ),
     ];
     for (breaks, words) in problems {
@@ -327,18 +334,130 @@ fn a_key_behind_other_text_is_found() {
     server.login(Link::Tls, "alice");
 }
 
+/// All suites that the server accepts of a client that speaks this version alone, and offers all that
+/// OpenSSL has, 30-year-old ones too: the client offers everything but what was accepted before.
+fn accepted_suites(server: &Server, version: SslVersion) -> BTreeSet<String> {
+    let mut suites = BTreeSet::new();
+    let mut tls13 =
+        vec!["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"];
+    tls13.extend(["TLS_AES_128_CCM_SHA256", "TLS_AES_128_CCM_8_SHA256"]);
+    loop {
+        let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
+        builder.set_verify(SslVerifyMode::NONE);
+        builder.clear_options(SslOptions::NO_TLSV1 | SslOptions::NO_TLSV1_1);
+        let excluded: String = suites.iter().map(|suite| format!("!{suite}:")).collect();
+        builder.set_cipher_list(&format!("{excluded}ALL:COMPLEMENTOFALL:@SECLEVEL=0")).unwrap();
+        tls13.retain(|suite| !suites.contains(*suite));
+        builder.set_ciphersuites(&tls13.join(":")).unwrap();
+        builder.set_min_proto_version(Some(version)).unwrap();
+        builder.set_max_proto_version(Some(version)).unwrap();
+        let socket = server.door().open_socket(Link::Tls);
+        let Ok(stream) = builder.build().connect("localhost", socket) else {
+            return suites;
+        };
+        let suite = stream.ssl().current_cipher().unwrap().name().to_string();
+        assert!(suites.insert(suite.clone()), "{suite} is accepted, but was not offered");
+    }
+}
+
+fn rsa_certificate() -> Certificate {
+    let folder = scratch("rsa");
+    let pair = Certificate { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
+    let [cert, key] = [&pair.cert, &pair.key].map(|path| path.to_str().unwrap());
+    let fixed = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"];
+    openssl(&[&fixed[..], &["-days", "30", "-keyout", key, "-out", cert]].concat());
+    pair
+}
+
+#[cfg(feature = "openssl")]
 #[test]
-fn tls_older_than_1_2_is_refused() {
-    // Whether 1.3 works is for the system's library; on Linux, native-tls 0.2 leaves it out.
+fn versions_and_suites_are_those_of_the_documents() {
+    let document = include_str!("../../docs/tls.md");
+    let rows: Vec<Vec<&str>> = document
+        .lines()
+        .filter(|line| line.starts_with("| TLSv"))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    for (kind, pair) in [("ECDSA", &*CERTIFICATE), ("RSA", &rsa_certificate())] {
+        let server = start(pair);
+        for (name, version) in [
+            ("TLSv1.3", SslVersion::TLS1_3),
+            ("TLSv1.2", SslVersion::TLS1_2),
+            ("TLSv1.1", SslVersion::TLS1_1),
+            ("TLSv1.0", SslVersion::TLS1),
+        ] {
+            let of_this = |row: &&Vec<&str>| row[1] == name && ["any", kind].contains(&row[3]);
+            let wanted = rows.iter().filter(of_this).map(|row| row[2].to_string()).collect();
+            assert_eq!(accepted_suites(&server, version), wanted, "{name}, {kind}");
+        }
+    }
+}
+
+#[cfg(not(feature = "openssl"))]
+#[test]
+fn native_tls_speaks_tls_1_2_and_nothing_older() {
+    for pair in [&*CERTIFICATE, &rsa_certificate()] {
+        let server = start(pair);
+        assert!(!accepted_suites(&server, SslVersion::TLS1_2).is_empty());
+        for old in [SslVersion::TLS1_1, SslVersion::TLS1] {
+            assert!(accepted_suites(&server, old).is_empty());
+        }
+    }
+}
+
+/// A TLS client with settings of its own.
+fn connect_with(
+    server: &Server,
+    set: impl FnOnce(&mut SslConnectorBuilder),
+) -> Result<SslStream<TcpStream>, String> {
+    let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
+    builder.set_verify(SslVerifyMode::NONE);
+    set(&mut builder);
+    let socket = server.door().open_socket(Link::Tls);
+    builder.build().connect("localhost", socket).map_err(|error| error.to_string())
+}
+
+/// A client chooses the group, and some cost the server many times what they cost the client.
+#[cfg(feature = "openssl")]
+#[test]
+fn key_exchange_is_by_the_groups_of_the_documents() {
     let server = Server::start();
-    let address = format!("127.0.0.1:{}", server.tls_port());
-    for (version, works) in [("-tls1_2", true), ("-tls1_1", false), ("-tls1", false)] {
-        let output = Command::new("openssl")
-            .args(["s_client", "-connect", &address, version, "-cipher", "DEFAULT:@SECLEVEL=0"])
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        assert_eq!(output.status.success(), works, "{version}: {output:?}");
+    for (group, accepted) in [
+        ("X25519", true),
+        ("P-256", true),
+        ("P-384", true),
+        ("P-521", false),
+        ("X448", false),
+        ("ffdhe2048", false),
+        ("ffdhe8192", false),
+    ] {
+        let stream = connect_with(&server, |builder| {
+            builder.set_min_proto_version(Some(SslVersion::TLS1_3)).unwrap();
+            builder.set_groups_list(group).unwrap();
+        });
+        assert_eq!(stream.is_ok(), accepted, "{group}");
+    }
+}
+
+/// Neither tickets nor a cache: a session that is offered again is unknown to the server.
+#[cfg(feature = "openssl")]
+#[test]
+fn no_session_is_resumed() {
+    let server = Server::start();
+    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        let (sender, sessions) = mpsc::channel();
+        let set = |builder: &mut SslConnectorBuilder| {
+            builder.set_max_proto_version(Some(version)).unwrap();
+            builder.set_session_cache_mode(SslSessionCacheMode::CLIENT);
+            builder.set_new_session_callback(move |_, session| sender.send(session).unwrap());
+        };
+        let mut stream = connect_with(&server, set).unwrap();
+        // In TLS 1.3 a ticket comes after the handshake, before anything else.
+        stream.write_all(b"GET /config.json HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        assert!(read_to_end(&mut stream).starts_with("HTTP/1.1 200"));
+        for session in sessions.try_iter() {
+            assert!(session.id().is_empty(), "{version:?}");
+        }
     }
 }
 
