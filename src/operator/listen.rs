@@ -1,7 +1,7 @@
 //! The ports: opening them, and saying where clients can connect.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use log::info;
@@ -115,7 +115,7 @@ pub fn local_addresses(bound: IpAddr) -> Vec<IpAddr> {
     // chooses the address that it would send from: by the default route (192.0.2.1 is reserved,
     // RFC 5737), and in the private networks that need none.
     let source = |destination| {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let socket = UdpSocket::from(Socket::new(Domain::IPV4, Type::DGRAM, None)?);
         socket.connect((destination, 9))?;
         socket.local_addr()
     };
