@@ -130,9 +130,9 @@ const BOOKKEEPING: usize = 2 * 1024;
 
 // ---- the process ----
 
-/// What the process needs with nobody connected, in bytes: its code, libraries, and allocator, 16 MiB;
-/// and what OpenSSL remembers of 20,480 TLS sessions for clients who come again, 1.4 KiB each.
-pub const BASE_MEMORY: usize = 48 * 1024 * 1024;
+/// What the process needs with nobody connected, in bytes: its code and libraries, 8 MiB; and what the
+/// allocator keeps of connections that have ended.
+pub const BASE_MEMORY: usize = 20 * 1024 * 1024;
 
 /// Descriptors that the process needs beside one for each connection: three standard streams, two
 /// ports, two for signals, and a file that is being read.
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(kib, [256, 4, 261, 325, 308, 224, 12, 128, 2]);
         let connection =
             limits.connection_memory().unwrap().iter().map(|(bytes, _)| bytes).sum::<usize>();
-        assert_eq!(limits.worst_case(), Some(1008 * connection + 48 * 1024 * 1024));
+        assert_eq!(limits.worst_case(), Some(1008 * connection + 20 * 1024 * 1024));
         for unlimited in [
             Limits { max_connections: usize::MAX, ..limits },
             Limits { max_message: usize::MAX, ..limits },

@@ -1,5 +1,5 @@
-//! What the README gives an operator to copy, as it stands there: the systemd unit, and the
-//! configurations of reverse proxies, each tried with the real program; and what a student types.
+//! What the README gives an operator to copy, as it stands there: configurations of
+//! reverse proxies, each tried with the real program; and what a student types.
 //!
 //! Where a program is missing its trials are reported as ignored; with `CI` set they fail instead.
 
@@ -24,48 +24,6 @@ use tungstenite::{Error, Message};
 fn put(block: &str, old: &str, new: &str) -> String {
     assert!(block.contains(old), "no {old:?} in:\n{block}");
     block.replace(old, new)
-}
-
-fn analyze(arguments: &[&str]) -> Result<String, Failed> {
-    let output = Command::new("systemd-analyze").args(arguments).output()?;
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    if output.status.success() { Ok(said) } else { Err(said.into()) }
-}
-
-fn the_unit_is_understood_and_scores_as_the_readme_says() -> Result<(), Failed> {
-    let unit = put(
-        &readme_block("ini"),
-        "/usr/local/bin/signal-server",
-        env!("CARGO_BIN_EXE_signal-server"),
-    );
-    let path = common::scratch("unit").join("signal-server.service");
-    fs::write(&path, unit)?;
-    let path = path.to_str().unwrap();
-    // It only warns of a word that it does not know.
-    assert_eq!(analyze(&["verify", path])?, "");
-    let said = analyze(&["security", "--offline=true", "--no-pager", path])?;
-    let number_after = |text: &str, words: &str| -> f32 {
-        text.split(words).nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
-    };
-    let score = number_after(&said, "signal-server.service: ");
-    let promised = number_after(README, "gives this unit ");
-    // Another version of systemd may count a little differently.
-    assert!(score < promised + 0.3, "it is {score}, the README says {promised}:\n{said}");
-    Ok(())
-}
-
-fn the_unit_has_room_for_the_default_limits() -> Result<(), Failed> {
-    let unit = readme_block("ini");
-    let number = |key: &str| -> usize {
-        let value = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-        value.trim_end_matches('M').parse().unwrap()
-    };
-    let limits = signal_server::limits::Limits::default();
-    let own = signal_server::limits::OWN_DESCRIPTORS;
-    assert_eq!(number("LimitNOFILE="), limits.max_connections + own);
-    assert_eq!(number("TasksMax="), 2 * limits.max_connections + own);
-    assert!(number("MemoryMax=") << 20 >= limits.worst_case().unwrap());
-    Ok(())
 }
 
 /// A reverse proxy, and its configuration around what the README gives. `PORT` is where it listens,
@@ -301,17 +259,8 @@ fn main() -> ExitCode {
     // Some of these wait for a minute, without any work: all of them at once.
     arguments.test_threads.get_or_insert(8);
     let must_run = env::var_os("CI").is_some_and(|value| !value.is_empty());
-    let mut trials = vec![
-        Trial::test("the_transcript_is_what_happens", the_transcript_is_what_happens),
-        Trial::test(
-            "the_unit_has_room_for_the_default_limits",
-            the_unit_has_room_for_the_default_limits,
-        ),
-    ];
-    let name = "the_unit_is_understood_and_scores_as_the_readme_says";
-    let trial = Trial::test(name, the_unit_is_understood_and_scores_as_the_readme_says);
-    let left_out = !must_run && !is_there("systemd-analyze");
-    trials.push(trial.with_ignored_flag(left_out));
+    let mut trials =
+        vec![Trial::test("the_transcript_is_what_happens", the_transcript_is_what_happens)];
     for proxy in &PROXIES {
         let left_out = !must_run && !is_there(proxy.program);
         if left_out {
