@@ -3,25 +3,37 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::ops::Range;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::common::{
     CERTIFICATE, CONNECTOR, Certificate, Link, Server, log_until, make_certificate, message,
     openssl, outcome, program, read_to_end, run, scratch, wait_until,
 };
+use data_encoding::HEXLOWER;
+use openssl::md::Md;
+use openssl::pkey::Id;
+use openssl::pkey_ctx::{HkdfMode, PkeyCtx};
 use openssl::ssl::{
     SslConnector, SslConnectorBuilder, SslMethod, SslOptions, SslSessionCacheMode, SslStream,
     SslVerifyMode, SslVersion,
 };
+use openssl::symm::{Cipher, encrypt_aead};
 use openssl::{asn1::Asn1Time, hash::MessageDigest, pkey::PKey, x509::X509};
 use serde_json::json;
+use signal_server::limits::RECV_BUFFER;
+
+/// native-tls shows neither dates nor whose key it is, and chooses versions and suites by itself.
+const NATIVE_TLS: bool = cfg!(not(feature = "openssl"));
+
+/// How the log says that a certificate is in use.
+const IN_USE: &str = if NATIVE_TLS { "cert.pem is in use" } else { "cert.pem is valid until " };
 
 /// A server whose certificate's files are this test's own.
 fn start(pair: &Certificate) -> Server {
@@ -79,7 +91,7 @@ fn a_renewed_certificate_serves_new_connections_and_ends_no_old_one() {
     let mut bob = server.login(Link::Tls, "bob");
     alice.send_json(&message("offer", "alice", "bob", json!(1)));
     assert_eq!(bob.receive_json()["payload"], 1);
-    assert_eq!(lines(&server, "cert.pem is valid until "), 2, "{}", server.log());
+    assert_eq!(lines(&server, IN_USE), 2, "{}", server.log());
 }
 
 /// As certbot does it: links to files whose names change.
@@ -103,6 +115,9 @@ fn a_certificate_behind_symbolic_links_is_renewed() {
 
 #[test]
 fn a_broken_pair_leaves_the_former_one_in_use_and_is_logged_once() {
+    if NATIVE_TLS {
+        return;
+    }
     let first = make_certificate("good");
     let pair = copy(&first, "broken");
     let (server, cert) = (start(&pair), &pair.cert);
@@ -161,6 +176,9 @@ fn check(pair: &Certificate, options: &[&str]) -> (i32, String) {
 
 #[test]
 fn a_certificate_out_of_its_time_is_said_at_start_and_fails_a_check() {
+    if NATIVE_TLS {
+        return;
+    }
     for (name, days, words) in
         [("expired", -9..-2, "and not now: renew it"), ("early", 2..90, "set this machine's clock")]
     {
@@ -175,6 +193,9 @@ fn a_certificate_out_of_its_time_is_said_at_start_and_fails_a_check() {
 
 #[test]
 fn a_certificate_that_expires_soon_is_said_at_start_and_in_a_check() {
+    if NATIVE_TLS {
+        return;
+    }
     let pair = valid_for("soon", -9..6);
     let line = start(&pair).wait_for_log("timed.pem expires on ");
     assert!(line.contains(" WARN ") && line.contains("in 6 days: renew it"), "{line}");
@@ -198,13 +219,16 @@ fn a_check_says_what_it_found_and_opens_no_port() {
     let options = [&["--listen", &ports[0], "--tls-listen", &ports[1]], &ice[..]].concat();
     let (code, said) = check(&pair, &options);
     assert_eq!(code, 0, "{said}");
-    for words in ["is valid until", "at most 1000 connections", "MiB"] {
+    for words in [IN_USE, "at most 1000 connections", "MiB"] {
         assert!(said.contains(words), "no {words:?} in: {said}");
     }
 }
 
 #[test]
 fn a_check_fails_for_what_would_fail_a_start() {
+    if NATIVE_TLS {
+        return;
+    }
     let mut pair = make_certificate("wrong");
     pair.key = make_certificate("of another").key;
     let (code, said) = check(&pair, &[]);
@@ -257,6 +281,9 @@ fn the_default_certificate_is_used_when_it_is_there() {
 
 #[test]
 fn a_certificate_that_cannot_be_used_is_explained_and_never_a_plain_port() {
+    if NATIVE_TLS {
+        return;
+    }
     let folder = scratch("bad certificates");
     let file = |name: &str, content: &[u8]| {
         let path = folder.join(name);
@@ -369,9 +396,11 @@ fn rsa_certificate() -> Certificate {
     pair
 }
 
-#[cfg(feature = "openssl")]
 #[test]
 fn versions_and_suites_are_those_of_the_documents() {
+    if NATIVE_TLS {
+        return;
+    }
     let document = include_str!("../../docs/tls.md");
     let rows: Vec<Vec<&str>> = document
         .lines()
@@ -393,9 +422,11 @@ fn versions_and_suites_are_those_of_the_documents() {
     }
 }
 
-#[cfg(not(feature = "openssl"))]
 #[test]
-fn native_tls_speaks_tls_1_2_and_nothing_older() {
+fn native_tls_speaks_nothing_older_than_tls_1_2() {
+    if !NATIVE_TLS {
+        return;
+    }
     for pair in [&*CERTIFICATE, &rsa_certificate()] {
         let server = start(pair);
         assert!(!accepted_suites(&server, SslVersion::TLS1_2).is_empty());
@@ -418,9 +449,11 @@ fn connect_with(
 }
 
 /// A client chooses the group, and some cost the server many times what they cost the client.
-#[cfg(feature = "openssl")]
 #[test]
 fn key_exchange_is_by_the_groups_of_the_documents() {
+    if NATIVE_TLS {
+        return;
+    }
     let server = Server::start();
     for (group, accepted) in [
         ("X25519", true),
@@ -440,9 +473,11 @@ fn key_exchange_is_by_the_groups_of_the_documents() {
 }
 
 /// Neither tickets nor a cache: a session that is offered again is unknown to the server.
-#[cfg(feature = "openssl")]
 #[test]
 fn no_session_is_resumed() {
+    if NATIVE_TLS {
+        return;
+    }
     let server = Server::start();
     for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
         let (sender, sessions) = mpsc::channel();
@@ -459,6 +494,93 @@ fn no_session_is_resumed() {
             assert!(session.id().is_empty(), "{version:?}");
         }
     }
+}
+
+/// Encrypts as a TLS 1.3 client with TLS_AES_128_GCM_SHA256 does (RFC 8446, section 7).
+struct Writer {
+    secret: Vec<u8>,
+    records: u64,
+}
+
+impl Writer {
+    const SUITE: &str = "TLS_AES_128_GCM_SHA256";
+
+    fn expand(&self, label: &str, length: u8) -> Vec<u8> {
+        let mut context = PkeyCtx::new_id(Id::HKDF).unwrap();
+        context.derive_init().unwrap();
+        context.set_hkdf_mode(HkdfMode::EXPAND_ONLY).unwrap();
+        context.set_hkdf_md(Md::sha256()).unwrap();
+        context.set_hkdf_key(&self.secret).unwrap();
+        let label = format!("tls13 {label}");
+        let info = [&[0, length, label.len() as u8], label.as_bytes(), &[0]].concat();
+        context.add_hkdf_info(&info).unwrap();
+        let mut derived = vec![0; usize::from(length)];
+        context.derive(Some(&mut derived)).unwrap();
+        derived
+    }
+
+    fn record(&mut self, kind: u8, content: &[u8]) -> Vec<u8> {
+        let (key, mut nonce) = (self.expand("key", 16), self.expand("iv", 12));
+        for (byte, count) in nonce[4..].iter_mut().zip(self.records.to_be_bytes()) {
+            *byte ^= count;
+        }
+        self.records += 1;
+        let (plain, mut tag) = ([content, &[kind]].concat(), [0; 16]);
+        let length = (plain.len() + tag.len()) as u16;
+        let header = [&[23, 3, 3], &length.to_be_bytes()[..]].concat();
+        let cipher = Cipher::aes_128_gcm();
+        let sealed = encrypt_aead(cipher, &key, Some(&nonce), &header, &plain, &mut tag).unwrap();
+        [header, sealed, tag.to_vec()].concat()
+    }
+
+    fn key_update(&mut self) -> Vec<u8> {
+        let record = self.record(22, &[24, 0, 0, 1, 0]);
+        *self = Writer { secret: self.expand("traffic upd", 32), records: 0 };
+        record
+    }
+}
+
+/// They are no messages, but cost as much: each part of a flood is charged as one.
+#[test]
+fn a_flood_of_key_updates_is_slowed_down_like_a_flood_of_messages() {
+    if NATIVE_TLS {
+        return;
+    }
+    let server = Server::start_with(&["--max-rate", "10"]);
+    let (sender, key_log) = mpsc::channel();
+    let mut stream = connect_with(&server, |builder| {
+        builder.set_min_proto_version(Some(SslVersion::TLS1_3)).unwrap();
+        builder.set_ciphersuites(Writer::SUITE).unwrap();
+        builder.set_keylog_callback(move |_, line| sender.send(line.to_string()).unwrap());
+    })
+    .unwrap();
+    let line = key_log.try_iter().find(|line| line.starts_with("CLIENT_TRAFFIC_SECRET_0 "));
+    let secret = HEXLOWER.decode(line.unwrap().rsplit(' ').next().unwrap().as_bytes()).unwrap();
+    let mut writer = Writer { secret, records: 0 };
+
+    let mut socket = stream.get_ref().try_clone().unwrap();
+    let upgrade = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    socket.write_all(&writer.record(23, upgrade.as_bytes())).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    // 40 parts at once, and then 10 a second.
+    let mut flood = Vec::new();
+    while flood.len() < 60 * RECV_BUFFER {
+        flood.extend(writer.key_update());
+    }
+    let start = Instant::now();
+    socket.write_all(&flood).unwrap();
+    // A ping, with a mask of zeros.
+    socket.write_all(&writer.record(23, &[0x89, 0x80, 0, 0, 0, 0])).unwrap();
+    let mut pong = [0; 2];
+    stream.read_exact(&mut pong).unwrap();
+    assert_eq!(pong, [0x8a, 0]);
+    assert!(start.elapsed() > Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
 #[test]
