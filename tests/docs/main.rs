@@ -77,5 +77,7 @@ fn test_with(program: &str, name: String, run: impl FnOnce() + Send + 'static) -
 
 fn main() -> ExitCode {
     let trials = [links::trials(), claims::trials(), snippets::trials(), proxies::trials()];
-    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(8); // Those of the proxies mostly wait.
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

@@ -10,7 +10,6 @@ use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
@@ -25,8 +24,11 @@ use super::test_with;
 /// What nginx and Apache end a silent connection after, if nobody configures it.
 const PROXY_DEFAULT: Duration = Duration::from_secs(60);
 
-/// The same in these tests, in whole seconds, which is all that Apache takes here.
-const PROXY_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same in these tests, in whole seconds.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often the server pings in these tests.
+const PING_INTERVAL: Duration = Duration::from_millis(250);
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
@@ -239,15 +241,17 @@ fn pings_keep_a_silent_connection(proxy: &Proxy) {
     let start = |idle| {
         let server = Local::start_with(Timeouts { idle, ..Timeouts::default() }, &OPTIONS);
         let site = Site::start(proxy, server.door.address(Link::Plain).port());
-        (site.login("alice"), site, server)
+        let alice = site.login("alice");
+        (server, site, alice) // Dropped in the opposite order.
     };
-    let (mut alice, _site, _server) = start(PROXY_TIMEOUT / 4);
-    let pings = stay_silent(&mut alice, Instant::now() + PROXY_TIMEOUT * 4);
+    let (_server, _site, mut alice) = start(PING_INTERVAL);
+    let pings = stay_silent(&mut alice, Instant::now() + PROXY_TIMEOUT * 2);
     assert!(pings.expect("the connection stays") > 4);
     assert_eq!(alice.log_in("bob")["success"], "1");
+    drop(alice);
 
     if proxy.has_timeout {
-        let (mut alice, _site, _server) = start(PATIENCE * 2);
+        let (_server, _site, mut alice) = start(PATIENCE * 2);
         let pings = stay_silent(&mut alice, Instant::now() + PATIENCE);
         assert_eq!(pings, None, "the proxy's timeout is not in use");
     }
