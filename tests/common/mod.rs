@@ -1,6 +1,6 @@
 //! What the tests share: the server as its own process, and clients of it over real sockets.
 //!
-//! Nothing here sleeps. Whoever waits, waits for something, and at most [`PATIENCE`].
+//! No function sleeps to let something happen. Each waits for an event, for at most [`PATIENCE`].
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
