@@ -184,14 +184,13 @@ fn every_option_is_explained() {
         let is_expected = EXPECTED_LATER.contains(&format!("--{option}").as_str());
         assert!(known.contains(option) != is_expected, "docs/configuration.md has --{option}");
     }
-    let Limits { max_connections, max_per_ip, max_message, max_rate, max_calls } =
-        Limits::default();
+    let limits = Limits::default();
     for (option, default) in [
-        ("`--max-connections N`", max_connections),
-        ("`--max-per-ip N`", max_per_ip),
-        ("`--max-message BYTES`", max_message),
-        ("`--max-rate N`", max_rate),
-        ("`--max-calls N`", max_calls),
+        ("`--max-connections N`", limits.max_connections),
+        ("`--max-per-ip N`", limits.max_per_ip),
+        ("`--max-message BYTES`", limits.max_message),
+        ("`--max-rate N`", limits.max_rate),
+        ("`--max-calls N`", limits.max_calls),
     ] {
         let row = rows.iter().find(|cells| cells[0] == option).unwrap();
         assert_eq!(row[1], default.to_string(), "{option}");
