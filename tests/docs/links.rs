@@ -8,8 +8,9 @@ use libtest_mimic::Trial;
 use super::{files_below, read, root, test};
 
 /// Linked files that are not in the tree yet. Remove each from here when it comes.
-const EXPECTED_LATER: [&str; 5] = [
+const EXPECTED_LATER: [&str; 6] = [
     "docs/call.png",
+    "docs/package/README.md",
     "docs/package/signal-server.service",
     "docs/page.md",
     "docs/peerjs.md",
@@ -166,7 +167,7 @@ fn documents_are_short() {
         let words = text.split_whitespace().count();
         let most = if document == "README.md" { 1000 } else { 1500 };
         assert!(words <= most, "{document} has {words} words, more than {most}");
-        if document.starts_with("docs/") {
+        if document.starts_with("docs/") && !document.starts_with("docs/package/") {
             let first = text.lines().skip(1).find(|line| !line.is_empty()).unwrap_or_default();
             assert!(first.starts_with("For "), "whom is {document} for? {first}");
         }
