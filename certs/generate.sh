@@ -232,6 +232,6 @@ say "    $cert"
 say "    $key (secret: never send it anywhere, never commit it)"
 say
 say "Next: signal-server --cert '$cert' --key '$key'"
-say "Then open https://ADDRESS:8443/ on the phone and compare the fingerprint; certs/README.md"
+say "Then open https://ADDRESS:8443/ on the phone and compare the fingerprint; docs/lan.md"
 say "says what the phone asks. When an address changes, or after $DAYS days, run this again"
 say "with --force."

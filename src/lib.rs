@@ -1,74 +1,23 @@
-//! A WebRTC signaling server: it carries login, offer, answer, candidate and leave between two
-//! people who want to call each other, over `ws://` and `wss://`, and serves its own call page.
-//! That is all it does. It has no rooms, no storage, and no media passes through it.
+//! A WebRTC signaling server: it carries login, offer, answer, candidate and leave between users who
+//! want to call each other, over `ws://` and `wss://`, and serves a call page. It has no rooms and no
+//! storage, and no media passes through it.
 //!
-//! It is synchronous, one thread a client, and meant to be read from top to bottom.
+//! `docs/architecture.md` follows one message through this code: start there.
 //!
-//! # Words
+//! | folder | owns |
+//! | --- | --- |
+//! | [`signaling`] | how a message travels: read this |
+//! | [`web`] | the request head, and the call page that browsers load |
+//! | [`operator`] | options, certificate, users, TURN, log: skip it on a first reading |
+//! | [`limits`] | every bound and timeout, with its unit and its reason |
 //!
-//! - *Signaling*: before two browsers can talk directly, each must know what the other can do and at
-//!   which addresses. A third party has to carry that.
-//! - *SDP*: the text that says what a browser can do (RFC 8866). The caller's is the *offer*, the other
-//!   one's the *answer*. A *pranswer* is a provisional answer.
-//! - *Candidate*: an address at which a browser may be reached. *ICE* tries them in pairs (RFC 8445). A
-//!   *STUN* server tells a browser its outside address; a *TURN* server passes media on where there is
-//!   no direct way.
-//! - *WebSocket*: messages in both directions over one TCP connection that starts as an HTTP request
-//!   (RFC 6455). A message is one *frame* or more. *tungstenite* is the library that speaks it.
-//! - *Client*: a connection. *User*: a name that a client has logged in with. *Peer*: a client as other
-//!   threads see it.
-//! - *Partners*: two users in a call. When one goes, the other hears `leave`. (In a *mesh call* of more
-//!   than two, everybody is everybody else's partner.)
-//! - To *drip*: to send a byte now and then, so as to keep others waiting. To *stall*: to take nothing
-//!   of what is sent.
+//! Within a folder, a file uses only the files that are listed above it here. Imports between folders
+//! go one way: `signaling` uses `web` and `operator`, and these use only the files outside of folders.
 //!
-//! # The way of a message
-//!
-//! ```text
-//!  alice's browser                                                         bob's browser
-//!        │                                                                       ▲
-//!        ▼ one recv, with no lock                       one send, with bob's lock │
-//!  Client::receive ─► Wire::feed ─► Client::next_message                          │
-//!                     └────────── alice's lock ────────┘                          │
-//!        ┌───────────────────────────────────────────────┘                        │
-//!        ▼ no lock                       the map's lock                            │
-//!  Client::handle ─► Envelope::parse ─► Registry::find, start_call ─► Client::send_to
-//! ```
-//!
-//! Alice's thread does all of that, up to bob's socket. There is no queue and no second wake-up.
-//! (An earlier thread did her handshakes and her login. They need much stack, which is freed when that
-//! thread ends.)
-//!
-//! # The locks
-//!
-//! There are six kinds: the map of users, the table of open connections, the certificate in use, the
-//! list of who may log in, each of the two gates, and one for each client. No thread ever holds two.
-//! Under the first five nobody waits for I/O. Under a client's lock there is only I/O with that
-//! client: none of it waits for the client to *say* something, and it waits for the client to *take*
-//! something for at most one write timeout. (A client that goes from one thread to the next lies in a
-//! lock for a moment, which only these two know of.)
-//!
-//! # Reading order
-//!
-//! Each file owns one thing, and uses only the ones above it. Who wants the heart of it first can leave
-//! out 5 to 9.
-//!
-//! 1. [`limits`]: every bound and every pause, with its unit and its reason
-//! 2. [`rates`]: how fast anyone may go
-//! 3. [`slots`]: who is connected
-//! 4. [`protocol`]: the messages, as pure functions
-//! 5. [`config`]: the options
-//! 6. [`tls`]: the certificate, and its renewal
-//! 7. [`users_file`]: the users file, and the commands that change it
-//! 8. [`users`]: who may log in
-//! 9. [`turn`]: credentials for a TURN server
-//! 10. [`http`]: the request head, the call page
-//! 11. [`wire`]: the stream under a WebSocket, and how waiting for bytes needs no lock
-//! 12. [`registry`]: who is online, and in a call with whom
-//! 13. [`client`]: one client's life; the heart of it
-//! 14. [`systemd`]: what the service manager is told
-//! 15. [`listen`]: opening the ports
-//! 16. [`server`]: accepting, starting threads, stopping
+//! Words: *SDP* describes what a browser can send and receive (RFC 8866); one side's is the *offer*, the
+//! other side's the *answer*. A *candidate* is an address at which a browser may be reached (ICE, RFC
+//! 8445). A *client* is a connection, a *user* is a name that a client has logged in with, a *peer* is a
+//! client as other threads see it. *Partners* are two users in a call.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),

@@ -7,8 +7,8 @@ use std::time::Duration;
 /// Longest user name, in bytes of UTF-8.
 pub const MAX_NAME: usize = 128;
 
-/// Largest message that an operator can allow, in bytes, and what "no limit" means for it. A frame's
-/// header announces its length, and memory is reserved for it: 2^40 bytes would end the process.
+/// Largest value of `--max-message`, in bytes, which is also what 0 means there. tungstenite reserves
+/// memory for the length that a frame's header announces: 2^40 bytes would end the process.
 pub const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
 
 /// Deepest nesting of a message's JSON, the message's own braces included. The server could take
@@ -30,20 +30,20 @@ pub const IPV6_PREFIX: u32 = 56;
 
 // ---- how fast ----
 
-/// Seconds' worth of its message rate that a connection may send at once.
+/// Burst that a connection may send at once, in seconds of its message rate.
 pub const BURST_SECONDS: u64 = 4;
 
-/// How long a client that is over its rate is not read from, at least: so a flood wakes its thread five
-/// times a second, and not at each message. Also the delay before each read beyond
+/// Shortest delay before a client over its rate is read from again, so that a flood wakes its thread
+/// five times a second and not at each message. Also the delay before each read beyond
 /// [`HANDSHAKE_READS`].
 pub const PACING_DELAY: Duration = Duration::from_millis(200);
 
-/// Reads that a handshake has without delay. In one piece TLS and HTTP need four, and a request head
-/// of [`MAX_HEAD`] in packets of the usual size six more. More are a slowloris attack.
+/// Reads that a handshake has without delay. TLS and HTTP need four, and a request head of
+/// [`MAX_HEAD`] in packets of the usual size needs six more. A slowloris client needs many more.
 pub const HANDSHAKE_READS: usize = 16;
 
-/// Time between two pings to a connection whose name other logins want, at least. Its pongs count for
-/// its message rate.
+/// Shortest time between two pings to a connection whose name other logins want. Its pongs count
+/// towards its message rate.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A connection that has been handling received bytes for this long counts as alive.
@@ -55,8 +55,8 @@ pub const PROCESSING_TIME: Duration = Duration::from_millis(100);
 pub const TOKEN_BYTES: usize = 32;
 
 /// Failed logins from one address within [`LOGIN_WINDOW`] of the first. After these, each login from
-/// that address is delayed by [`LOGIN_DELAY`], and a failed one ends its connection. This does not
-/// protect tokens, which are too long to guess, but the log and the processor.
+/// that address is delayed by [`LOGIN_DELAY`], and a failed one ends its connection. This protects the
+/// log and the processor. Tokens need no protection: they are too long to guess.
 pub const LOGIN_TRIES: u32 = 5;
 
 /// How long failed logins count.
@@ -71,8 +71,8 @@ pub const LOGIN_DELAY: Duration = Duration::from_millis(1500);
 /// replaces the oldest.
 pub const LOGIN_ADDRESSES: usize = 1024;
 
-/// How long TURN credentials are good for. A page makes its line anew, and gets new ones, after half
-/// of it. A call that uses them may last longer: TURN servers look at the time when it starts.
+/// How long TURN credentials are valid. The call page logs in again after half of it, and gets new
+/// ones. A call that uses them may last longer: TURN servers check the time when it starts.
 pub const TURN_TTL: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// The addresses of the TURN servers, in bytes together. One is about 40. With the credentials they
@@ -90,7 +90,7 @@ pub const HEAD_CHUNK: usize = 1024;
 /// Most headers in a request head. A proxy in front adds a dozen to a browser's fifteen.
 pub const MAX_HEADERS: usize = 64;
 
-/// How soon a client that found no place is asked to come again.
+/// `Retry-After` in the 503 response of a full server.
 pub const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 // ---- a connection's memory ----
@@ -166,8 +166,8 @@ pub const ACCEPT_WAKE: Duration = Duration::from_secs(1);
 /// Largest file that is read for the operator, in bytes: 12,000 users, or a certificate of 500 links.
 pub const MAX_FILE: u64 = 1024 * 1024;
 
-/// How often at most the certificate's files, and the users file, are read again. This is also how
-/// long an edit can take to count.
+/// Shortest time between two readings of the certificate or the users file. An edit counts after this
+/// time at the latest.
 pub const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// With fewer days left than this, an expiring certificate is logged as a warning. certbot renews
@@ -183,22 +183,22 @@ pub const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 // ---- timeouts, and what the operator can choose ----
 
-/// Everything that is waited for on a connection. In one struct so that tests can shorten them; the
-/// program always uses [`Timeouts::default`].
+/// The timeouts of a connection. They are in one struct so that tests can shorten them; the program
+/// always uses [`Timeouts::default`].
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// From `accept` to the end of the HTTP exchange, TLS included.
     pub handshake: Duration,
-    /// Without a byte from the client for this long, it is pinged.
+    /// A client is pinged after this long without a byte from it.
     pub idle: Duration,
-    /// Without a byte for this long after that ping, it is disconnected.
+    /// It is disconnected after this long without a byte after that ping.
     pub pong: Duration,
     /// A client that takes nothing of its write buffer for this long is disconnected. Only the thread
     /// that sends the write buffer waits.
     pub stall: Duration,
     /// How long the connection that holds a wanted name has to answer a ping.
     pub probe: Duration,
-    /// After a close frame: how long what the client still sends is read and dropped.
+    /// How long the server reads and drops what a client still sends after the server's last bytes.
     pub drain: Duration,
     /// How long a stopping server waits for its clients' threads.
     pub stop: Duration,

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use common::{PATIENCE, Server, program, readme_block, scratch, wait_until};
+use common::{PATIENCE, Server, document_block, program, scratch, wait_until};
 use headless_chrome::protocol::cdp::{Page as PageDomain, Runtime};
 use headless_chrome::{Browser, Tab};
 use libtest_mimic::{Arguments, Trial};
@@ -104,7 +104,7 @@ fn main() {
         ("mute_and_camera_off_reach_the_tracks", mute_and_camera_off_reach_the_tracks),
         ("malformed_messages_do_not_break_a_call", malformed_messages_do_not_break_a_call),
         ("a_bare_script_connects_through_the_server", a_bare_script_connects_through_the_server),
-        ("the_readmes_lines_print_what_it_says", the_readmes_lines_print_what_it_says),
+        ("the_documents_lines_print_what_it_says", the_documents_lines_print_what_it_says),
         (
             "everything_has_a_name_and_nothing_is_blocked",
             everything_has_a_name_and_nothing_is_blocked,
@@ -608,14 +608,14 @@ fn a_bare_script_connects_through_the_server(stage: &Stage) {
     alice.waits_for("globalThis.left?.fromUser === 'bob'");
 }
 
-/// What the README has for a browser's console, as somebody would paste it there.
-fn the_readmes_lines_print_what_it_says(stage: &Stage) {
+/// What docs/protocol.md has for a browser's console, as somebody would paste it there.
+fn the_documents_lines_print_what_it_says(stage: &Stage) {
     let server = Server::start();
     let page = stage.open(&format!("http://localhost:{}/", server.ws_port()));
     page.eval("globalThis.printed = ''; console.log = (line) => { printed += line + '\\n'; }");
-    page.eval(&readme_block("js"));
+    page.eval(&document_block("docs/protocol.md", "js"));
     page.waits_for("printed.split('\\n').length > 2");
-    assert_eq!(page.eval("printed"), readme_block("jsonl"));
+    assert_eq!(page.eval("printed"), document_block("docs/protocol.md", "jsonl"));
 }
 
 /// Everything on the page can be named, touched, and seen without scrolling sideways.
@@ -699,7 +699,7 @@ impl Users {
     }
 }
 
-/// A real TURN server on the loopback, set up as the README says. Dropping it ends it.
+/// A real TURN server on the loopback, set up as docs/turn.md says. Dropping it ends it.
 struct Turn {
     process: Child,
     secret: PathBuf,

@@ -1,5 +1,5 @@
-//! `deny.toml` holds for `Cargo.lock`: licences, sources, double versions. cargo-deny, whose file it
-//! is, takes minutes to install; this needs only what a build needs.
+//! Checks `Cargo.lock` against `deny.toml`: licences, sources, packages in two versions. cargo-deny,
+//! for which `deny.toml` is made, takes minutes to install; this test needs only what a build needs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::iter::Peekable;

@@ -1,11 +1,9 @@
-//! Clients that nobody here wrote: Python's `websockets` and Node's `ws`, against the server over
-//! `ws://` and `wss://`.
+//! Clients of other projects: Python's `websockets` and Node's `ws`, over `ws://` and `wss://`.
 //!
-//! What they do is in `interop/client.py` and `interop/client.mjs`, one function a behaviour; here
-//! each of them becomes a trial with a server of its own. The certificate is the one that
-//! `certs/generate.sh` makes, and the clients check it.
+//! `interop/client.py` and `interop/client.mjs` have one function a behaviour. Each function is a test
+//! here, with a server of its own. `certs/generate.sh` makes the certificate, and the clients check it.
 //!
-//! Where a library is missing its trials are reported as ignored; with `CI` set they fail instead.
+//! A test that lacks its library is reported as ignored. With `CI` set it fails instead.
 
 mod common;
 

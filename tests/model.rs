@@ -1,14 +1,13 @@
 //! Random calls between a few clients, against a model of the contract that fits on two pages.
 //!
-//! A *case* is a list of steps: logins, relays, pings, nonsense and disconnects, by three to five
-//! clients. After each step everything that every client has heard must be what the [`Model`] says,
-//! byte for byte and in order, and nobody may have heard anything else. Nothing waits for time to
-//! pass: a client asks for a command that does not exist, and when the answer is there, all that it
-//! sent before is done, and all that was sent to it before has come.
+//! A *case* is a list of steps by three to five clients: logins, relays, pings, invalid messages and
+//! disconnects. After each step each client must have received what the [`Model`] says, byte for byte
+//! and in order, and nothing else. No step waits for time to pass: a client sends a command that does
+//! not exist, and when the error arrives, all its earlier messages have been handled, and all earlier
+//! messages to it have arrived.
 //!
-//! A case that fails is made smaller as far as it goes on failing, and its seed is kept in
-//! `tests/model.proptest-regressions`, from where every later run tries it first. `PROPTEST_CASES`
-//! sets the number of cases.
+//! proptest shrinks a case that fails and keeps its seed in `tests/model.proptest-regressions`. Later
+//! runs try these seeds first. `PROPTEST_CASES` sets the number of cases.
 
 mod common;
 

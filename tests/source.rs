@@ -1,4 +1,4 @@
-//! What the source promises about itself: the layering, and the invariants that a reader can grep.
+//! Rules of the source: the layers, and the invariants that can be grepped.
 
 use std::fs;
 use std::path::{Path, PathBuf};

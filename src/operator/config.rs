@@ -39,7 +39,7 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// The same for `wss://` and `https://`.
     pub tls_listen: Vec<SocketAddr>,
-    /// Whether an option asks for TLS. The program does not start without it then.
+    /// Whether an option asks for TLS. If so, the program does not start without it.
     pub tls_requested: bool,
     /// The certificate, followed by the rest of its chain, PEM.
     pub cert: PathBuf,
@@ -58,7 +58,7 @@ pub struct Config {
     pub allow_origin: Vec<String>,
     /// Reverse proxies whose `X-Forwarded-For` is believed.
     pub trust_proxy: Vec<Network>,
-    /// What clients may use.
+    /// Bounds on what clients may use.
     pub limits: Limits,
     /// The least important level that is logged.
     pub log: LevelFilter,

@@ -1,4 +1,4 @@
-//! The log: one line an event to stderr, paced, and never a reason to stop.
+//! The log: one line an event to stderr. Lines are paced, and a failure to write them ends nothing.
 
 use std::collections::HashMap;
 use std::io::{self, Write};

@@ -55,7 +55,7 @@ impl AllowedUsers {
         if self.is_throttled(address) {
             thread::sleep(LOGIN_DELAY);
         }
-        // How long comparing two hashes takes could tell of a hash, but not of a token.
+        // The time that a comparison takes could reveal a hash, but not a token.
         let given = hash(token);
         if self.token_hash(name) == Some(given) {
             return Some(given);

@@ -1,4 +1,4 @@
-//! A value made from files of the operator's, and made anew when these files change.
+//! A value that is parsed from the operator's files, and parsed again when these files change.
 
 use std::fs;
 use std::io;

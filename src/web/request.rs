@@ -248,8 +248,8 @@ fn upgrade(request: &mut Request) -> Result<Vec<u8>, Refusal> {
 }
 
 /// The address of a trusted proxy's client: the nearest hop of `X-Forwarded-For` that is not a trusted
-/// proxy. What comes before that hop, the client may have made up. The proxy itself, if the header is
-/// missing, or a hop up to there is not an address.
+/// proxy. The client may have made up the hops before that one. If the header is missing, or one of the
+/// hops that are read is not an address, the result is the proxy's own address.
 fn resolve_client_address(head: &Head, site: &Site, proxy: SocketAddr) -> SocketAddr {
     let mut client = proxy;
     for hop in list(head.request.headers(), FORWARDED_FOR).rev() {

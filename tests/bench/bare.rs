@@ -1,9 +1,9 @@
-//! What is left of a signaling server when everything but the system calls is taken out: a lower
-//! bound for any server of this shape, and nothing to use.
+//! The *bare relay*: a signaling server reduced to its system calls. It is the lower bound for any
+//! server with this thread model.
 //!
-//! The thread model is the server's: a blocking listener, and a thread for each connection that
-//! blocks in `recv`, and writes what it got to the other connection itself. Every two connections in
-//! turn are mates. On a port of its own, it also plays the answers to a login.
+//! It has a blocking listener, and a thread for each connection that blocks in `recv` and writes what
+//! it received to the other connection of a pair. Two connections that are accepted one after the
+//! other are a pair. On a second port it also sends the replies to a login.
 
 use std::fs;
 use std::io::{self, Read, Write};

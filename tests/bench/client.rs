@@ -1,5 +1,5 @@
-//! The client's side of what is measured. Its frames are made beforehand, and written and read as
-//! they are, so that no WebSocket library is part of it.
+//! The client in measurements. It writes and reads frames that were made beforehand, so that no
+//! WebSocket library is part of the figures.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

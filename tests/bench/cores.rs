@@ -1,7 +1,7 @@
-//! Deciding which core a measurement runs on, with the processes it starts.
+//! Choosing the core on which a measurement and its processes run.
 //!
-//! Waking a thread on another core takes longer than all that a relay does. Left alone, the system's
-//! choice of cores would decide who looks better, and differently in each run.
+//! Waking a thread on another core takes longer than relaying a message. If the system chose the
+//! cores, its choice would decide each comparison, differently in each run.
 
 use std::process::{Command, id};
 

@@ -6,12 +6,12 @@
 //! cargo bench -- --json FILE           also writes the same figures to FILE
 //! ```
 //!
-//! The server is a process of its own, driven by this one. What counts is a ratio of two things that
-//! are measured in turns, since figures of different machines, or of one machine at different times,
-//! can't be compared: mostly the server, and a *bare relay* ([`bare`]) that makes the same system
-//! calls on the same threads but has neither frames, JSON, names nor locks. A figure is the median of
-//! several rounds; min and max are those of the rounds. Everything stays on the loopback interface,
-//! and needs Linux.
+//! The server is a process of its own, driven by this one. Figures of different machines, or of one
+//! machine at different times, can't be compared. So most rows are a ratio of two programs that are
+//! measured in turns: the server, and a *bare relay* ([`bare`]) that makes the same system calls on
+//! the same threads, but has neither frames, JSON, names nor locks. A figure is the median of several
+//! rounds; min and max are those of the rounds. Everything uses the loopback interface, and needs
+//! Linux.
 //!
 //! Each section is a module and returns a [`report::Report`]. What they share is in [`client`],
 //! [`process`], [`cores`] and [`stats`].

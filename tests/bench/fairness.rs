@@ -1,10 +1,10 @@
-//! What an honest pair notices of hostile clients ([`hostile`](crate::hostile)).
+//! How hostile clients ([`hostile`](crate::hostile)) delay the messages of an honest pair.
 //!
 //! Each round measures forty pairs twice: alone, and beside the hostile clients. The pairs take turns,
 //! so that together they send often enough to be measured, and none is over its message rate.
 //!
-//! Where there are two cores, server and honest pairs have one, and the hostile clients the other, as
-//! they would be on machines of their own. So what is measured is what the server does for them.
+//! With two cores, the server and the honest pairs run on one, and the hostile clients on the other, as
+//! if they had machines of their own. So the figures show only the work that they cause in the server.
 
 use std::thread;
 use std::time::Duration;

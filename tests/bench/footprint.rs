@@ -1,11 +1,10 @@
 //! The memory of clients who are idle, after a login and after a call, and what the server does when
 //! nobody does anything.
 //!
-//! What the machine pays is more than the process has: kernel stacks, page tables, sockets. `machine`
-//! adds by how much the system's own counts of these have grown, without the clients' ends of the
-//! connections. Such an end takes half of what a connection takes that has a socket at both ends and
-//! nobody behind them, which is measured beforehand. (MemAvailable would tell the same, were there
-//! nobody else on the machine, but by megabytes less exactly.)
+//! A connection also takes memory of the kernel: stacks, page tables, sockets. The column `machine` adds
+//! the growth of the system's own counts of these, without the clients' ends of the connections. One
+//! end takes half of what a connection between two idle sockets takes, which is measured first.
+//! (MemAvailable is less exact by megabytes.)
 
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};

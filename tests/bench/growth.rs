@@ -1,7 +1,7 @@
 //! Whether a relay gets slower when many others are online: two servers take turns, one with 10
 //! clients who do nothing, and one with more and more of them.
 //!
-//! Nobody is pinged in a turn: the idle clients have just shown a sign of life.
+//! No keepalive ping falls into a turn: each idle client has sent something just before it.
 
 use crate::client::{NO_LIMITS, Payload, Relay};
 use crate::common::{Link, Server};

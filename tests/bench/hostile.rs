@@ -1,7 +1,7 @@
-//! Clients that do their worst, in a process of their own: ten kinds, up to a hundred each.
+//! Hostile clients in a process of their own: ten kinds, up to a hundred of each.
 //!
-//! It has the lowest priority of all, so that what is measured is what the server does about them,
-//! and not that they take the machine's cores from everybody else.
+//! The process has the lowest priority, so that it does not take the cores from the server. The figures
+//! then show the work that the clients cause in the server.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,15 +1,16 @@
 //! How long one message is on its way while the relay has little to do.
 //!
-//! The pairs send in turn, 10,000 messages a second all together, each when the former one has
-//! arrived: about a third of what one core can do over plain connections, so nothing ever queues.
+//! The pairs send in turn, 10,000 messages a second together, each when the last one has arrived. This
+//! is about a third of what one core can relay over plain connections, so that nothing queues.
 //!
 //! Waking a thread on another core takes longer than all the rest, so the measurement places the
 //! threads, where it can:
 //!
-//! - *same core*: the client and both relays on one. With one message at a time only one thread of
-//!   all can run at any moment, so this slows nobody down, and the relay's own work is the largest
-//!   part of the figure. The target is set here.
-//! - *two cores*: the client on one, both relays on another. Every message is two wake-ups across.
+//! - *same core*: the client and both relays run on one core. With one message at a time only one
+//!   thread can run at any moment, so sharing the core slows none of them, and the relay's own work
+//!   is the largest part of the figure. The target is for this row.
+//! - *two cores*: the client runs on one core, both relays on another. Each message needs two wake-ups
+//!   across cores.
 
 use std::time::{Duration, Instant};
 

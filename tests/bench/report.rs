@@ -1,4 +1,4 @@
-//! What a section found out: a table, and whether it is what we aim for.
+//! The result of a section: a table, and whether the targets are met.
 
 use std::fmt;
 use std::iter::once;

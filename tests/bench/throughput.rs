@@ -1,14 +1,15 @@
 //! How many messages a second go through, with one of each pair on the way at any time, and what a
 //! message costs the processor.
 //!
-//! One at a time, so that both relays make the same system calls: when several wait in a socket, a
-//! relay that doesn't know where a message ends copies them all at once.
+//! Each pair has one message under way, so that both relays make the same system calls. If several
+//! messages waited in a socket, the bare relay would copy them all at once, because it does not know
+//! where a message ends.
 //!
-//! The relays have one core, and the client the other. The client is one thread that goes round the
-//! pairs, without ever sleeping: where a message has arrived, it sends the next. (If it slept when it
-//! finds none, each message could become two wake-ups across cores, or none, as chance has it.)
-//! `found` says how often it finds one: when that is near 100 %, it is the client that limits. `use`
-//! is how much of its core the relay gets; with few pairs it waits for the client, or wakes up.
+//! The relays run on one core, and the client on the other. The client is one thread that polls the
+//! pairs without sleeping, and sends the next message of a pair when the last one has arrived. (If it
+//! slept, the number of wake-ups across cores would depend on chance.) `found` is the share of polls
+//! that find a message: near 100 % the client is the limit. `use` is the share of its core that the
+//! relay uses; with few pairs the relay waits for the client.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! What the tests share: the server as its own process, and clients of it over real sockets.
 //!
-//! Nothing here sleeps. Whoever waits, waits for something, and at most [`PATIENCE`].
+//! No function sleeps to let something happen. Each waits for an event, for at most [`PATIENCE`].
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
@@ -45,14 +45,13 @@ impl Certificate {
 
 pub static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(|| make_certificate("server"));
 
-pub const README: &str = include_str!("../../README.md");
-
-/// The README's one code block in this language.
-pub fn readme_block(language: &str) -> String {
+/// The one code block in this language of a document, such as `docs/deploy.md`.
+pub fn document_block(document: &str, language: &str) -> String {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap();
     let start = format!("\n```{language}\n");
-    let mut blocks = README.split(&start).skip(1);
+    let mut blocks = text.split(&start).skip(1);
     let block = blocks.next().unwrap().split("\n```\n").next().unwrap();
-    assert!(blocks.next().is_none(), "which {language} block?");
+    assert!(blocks.next().is_none(), "which {language} block of {document}?");
     format!("{block}\n")
 }
 

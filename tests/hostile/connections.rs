@@ -1,5 +1,4 @@
-//! Hostile connections: what comes before there is a WebSocket, how many there are of them, and
-//! where they say they come from.
+//! Hostile connections: broken handshakes, floods of connections, and forged origins and addresses.
 
 use std::io::Write;
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! Clients that go up to their limits, and over: messages a second, calls, sizes, time. The honest
-//! pair stays below them.
+//! Clients that reach and exceed their limits: messages a second, calls, sizes, time. The honest pair
+//! stays below its limits.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Hostile clients of every kind, one behaviour a test, each beside an honest pair that keeps
-//! talking. What becomes of threads, descriptors and memory is checked when the scene is dropped.
+//! Hostile clients, one behaviour a test, each beside an honest pair that keeps talking. Dropping the
+//! scene checks that threads, descriptors and memory are back where they were.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,5 +1,5 @@
-//! When the system runs out of something, or a client out of the network: descriptors, threads, and
-//! peers that are gone without a word.
+//! Resources that run out (descriptors, threads), and clients whose process or network is gone without
+//! a close.
 //!
 //! Some of it needs root and Linux's tools (setpriv, prlimit, ip). Without them a test says so and
 //! passes.

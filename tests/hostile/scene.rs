@@ -1,8 +1,8 @@
-//! A server under attack, and two honest users on it who must not notice.
+//! A server under attack, and an honest pair on it that must not notice.
 //!
-//! A test sets a [`Scene`], lets hostile clients loose on it, and is over. Dropping the scene checks
-//! that the honest pair still talks, and that threads, descriptors and memory are back where they
-//! were. What the test opened after the scene is dropped before it, as Rust drops locals.
+//! A test creates a [`Scene`] and starts hostile clients. Dropping the scene checks that the honest pair
+//! still talks, and that threads, descriptors and memory are back where they were. Rust drops locals in
+//! reverse order, so that the clients of the test are gone by then.
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 

@@ -1,4 +1,4 @@
-//! The options as an operator gives them: what they print, and what is said of wrong ones.
+//! The options: what they print, and the errors for wrong ones.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! The ports as the operator chooses them.
+//! The ports: which are bound, and the errors for those that cannot be.
 
 use std::fs;
 use std::net::TcpListener;

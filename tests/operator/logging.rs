@@ -1,4 +1,4 @@
-//! The log: paced, without a time for the journal, and no reason to stop.
+//! The log: lines are paced, the journal gets them without a time, and a full disk ends nothing.
 
 use std::fs;
 use std::net::TcpListener;

@@ -1,5 +1,5 @@
-//! Certificates over the life of a server: renewed, broken, expiring, looked over by `--check`; files
-//! that can't be used; and what is spoken on the TLS port.
+//! Certificates: renewed, broken, expiring, and inspected by `--check`; files that can't be used; and
+//! the TLS versions of the port.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Credentials for a TURN server: who gets them, and what an operator can get wrong. That a real one
-//! takes them is a trial in tests/browser.rs.
+//! Credentials for a TURN server: which clients get them, and the errors for a wrong secret. The browser
+//! tests use them with a real TURN server.
 
 use std::fs;
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! The users file, as its operator and the users meet it: through the program, over real sockets.
+//! The users file: logins with tokens, edits while the server runs, and `--new-user`.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! Files that are read while others ask for what is in them.
+//! A watched file that one thread reads while another thread asks for its value.
 
 use std::fs;
 use std::sync::{Arc, Barrier, mpsc};

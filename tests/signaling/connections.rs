@@ -1,4 +1,4 @@
-//! Places for connections: who gives way when there is none left.
+//! Places for connections: which one is closed when a new connection needs a place.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The faults of the original Node server, each by name: here none of them can be had.
+//! The faults of the original Node server, each by name: this server has none of them.
 
 use std::io::Write;
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! Sending to slow, stalled and dead clients, and probing them: nobody waits for them.
+//! Sending to slow, stalled and dead clients, and probing them: no other client waits for them.
 //!
-//! Where one thing must not wait for another, that other is made to last for an hour: the test then
-//! fails on any machine, fast or slow, if it does.
+//! Where an event must not wait for a timeout, the test sets that timeout to an hour. A server that
+//! waits for it then fails the test on any machine, fast or slow.
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

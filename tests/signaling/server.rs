@@ -1,4 +1,4 @@
-//! The program as its operator meets it: what it logs, and how it stops.
+//! The program as a whole: what it logs, and how it stops.
 
 use crate::common::{Link, Server, message};
 use serde_json::json;

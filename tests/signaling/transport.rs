@@ -1,14 +1,13 @@
 //! RFC 6455 over the feed: the rules of its sections 5 (frames) and 7 (closing), with the bytes
 //! arriving in every possible portion.
 //!
-//! The frames themselves are tungstenite's work, and tested there. What is tested here is that they
-//! survive our own stream under it: the inbox, the `recv` without the lock, and TLS records. So
-//! the frames are made by hand, and a [`Wire`] holds the bytes that would go over the network,
-//! ciphertext if that is the link, for the test to send in portions. A portion is one that the
-//! server has taken before the next is sent; Linux tells (see [`wait_until_taken`]), and elsewhere
-//! two portions may melt into one.
+//! tungstenite parses the frames, and has tests of its own for that. These tests show that frames
+//! survive the server's own stream under it: the read buffer, the `recv` without the lock, and TLS
+//! records. The test makes the frames by hand. A [`Wire`] holds the bytes for the network, encrypted
+//! with TLS, and sends them in portions. It sends a portion when the server has read the last one,
+//! which Linux can tell (see [`wait_until_taken`]); on other systems two portions may arrive as one.
 //!
-//! `FRAMING_SEED` repeats a run's random cuts.
+//! `FRAMING_SEED` repeats the random cuts of an earlier run.
 
 use std::collections::HashSet;
 use std::env;

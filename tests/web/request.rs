@@ -1,4 +1,4 @@
-//! Requests that are no upgrade, upgrades that are, and what is neither, on both ports.
+//! HTTP requests on both ports: pages, WebSocket upgrades, and what is neither.
 
 use crate::common::{Link, Server, read_to_end, scratch};
 use serde_json::{Value, json};

@@ -1,9 +1,9 @@
-//! Any text as a message: no panic, and every reply to it is what the contract says.
+//! Any text as a message: no panic, and each reply is what docs/protocol.md says.
 //!
 //! - The envelope's fields are those that a JSON parser finds.
 //! - A reply is JSON, and at most [`MAX_REPLY_OVERHEAD`] longer than the message.
-//! - A login reply has the request's own fields, each as it was written, but for the server's own
-//!   and the token.
+//! - A login reply has the fields of the request, each as it was written, without the token and the
+//!   fields that only the server may set.
 //! - An error reply names the message's `signalType` and `toUser`.
 #![no_main]
 

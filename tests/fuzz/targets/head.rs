@@ -1,7 +1,7 @@
 //! Any bytes as an HTTP request, in any portions: no panic, and the answer is whole and well-formed.
 //!
-//! The first two bytes of the input are no part of the request: one says how the server is set up
-//! and who asks, the other in which portions the request comes.
+//! The first two bytes of the input are not part of the request. One chooses the server's options and
+//! the client's address, the other the portions in which the request arrives.
 #![no_main]
 
 use std::io::{self, Read, Write};

@@ -1,24 +1,56 @@
-//! What the README gives an operator to copy, as it stands there: configurations of
-//! reverse proxies, each tried with the real program; and what a student types.
+//! The configurations for reverse proxies, each run with the real proxy in front of the server.
 //!
-//! Where a program is missing its trials are reported as ignored; with `CI` set they fail instead.
+//! That the server's pings keep a silent connection open is tested with short times: the proxy ends
+//! what is silent for [`PROXY_TIMEOUT`] instead of its default of a minute, and the server pings
+//! more often than that. A server that does not ping shows that the proxy's timeout is in use. That
+//! the program itself pings within a minute is a comparison of its constant with [`PROXY_DEFAULT`].
 
-mod common;
-
-use std::env;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::thread;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Client, Link, PATIENCE, README, Server, Stream, readme_block};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Trial;
+use signal_server::limits::Timeouts;
 use socket2::{Domain, Socket, Type};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Error, Message};
+
+use super::common::{self, Client, Link, Local, PATIENCE, Server, Stream, document_block};
+use super::test_with;
+
+/// What nginx and Apache end a silent connection after, if nobody configures it.
+const PROXY_DEFAULT: Duration = Duration::from_secs(60);
+
+/// The same in these tests, in whole seconds.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often the server pings in these tests.
+const PING_INTERVAL: Duration = Duration::from_millis(250);
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for proxy in &PROXIES {
+        let name = |test: &str| format!("{}::{test}", proxy.name);
+        trials.extend([
+            test_with(proxy.program, name("a_call_goes_through"), || a_call_goes_through(proxy)),
+            test_with(proxy.program, name("the_page_is_below_a_path"), || {
+                the_page_is_below_a_path(proxy)
+            }),
+            test_with(proxy.program, name("pings_keep_a_silent_connection"), || {
+                pings_keep_a_silent_connection(proxy)
+            }),
+        ]);
+    }
+    trials
+}
+
+pub fn is_there(program: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
 
 /// Puts something else into a block, where it must be.
 fn put(block: &str, old: &str, new: &str) -> String {
@@ -26,13 +58,15 @@ fn put(block: &str, old: &str, new: &str) -> String {
     block.replace(old, new)
 }
 
-/// A reverse proxy, and its configuration around what the README gives. `PORT` is where it listens,
-/// `FOLDER` where it may write.
+/// A reverse proxy, and its configuration around what docs/deploy.md gives. `PORT` is where it listens,
+/// `FOLDER` where it may write, `SECONDS` [`PROXY_TIMEOUT`].
 struct Proxy {
     name: &'static str,
     program: &'static str,
     arguments: &'static [&'static str],
     around: &'static str,
+    /// Whether it ends silent connections. Caddy has no such timeout.
+    has_timeout: bool,
 }
 
 /// Each as one process in the foreground, without any of the system's own configuration.
@@ -42,27 +76,30 @@ const PROXIES: [Proxy; 3] = [
         program: "nginx",
         arguments: &["-e", "stderr", "-p", "FOLDER", "-c", "FOLDER/config"],
         around: "daemon off; master_process off; pid FOLDER/pid; events {}
-                 http { access_log off; client_body_temp_path body; proxy_temp_path proxy;
+                 http { access_log off; proxy_read_timeout SECONDSs; client_body_temp_path body; proxy_temp_path proxy;
                  fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
                  server { listen 127.0.0.1:PORT; BLOCK } }",
+        has_timeout: true,
     },
     Proxy {
         name: "caddy",
         program: "caddy",
         arguments: &["run", "--adapter", "caddyfile", "--config", "FOLDER/config"],
         around: "{\nadmin off\n}\nBLOCK",
+        has_timeout: false,
     },
     Proxy {
         name: "apache",
         program: "apache2",
         arguments: &["-X", "-d", "FOLDER", "-f", "FOLDER/config"],
-        around: "Listen 127.0.0.1:PORT\nServerName localhost\nPidFile FOLDER/pid\n\
+        around: "Listen 127.0.0.1:PORT\nTimeout SECONDS\nServerName localhost\nPidFile FOLDER/pid\n\
                  Mutex file:FOLDER\nErrorLog /dev/stderr\n\
                  LoadModule mpm_event_module MODULES/mod_mpm_event.so\n\
                  LoadModule authz_core_module MODULES/mod_authz_core.so\n\
                  LoadModule alias_module MODULES/mod_alias.so\n\
                  LoadModule proxy_module MODULES/mod_proxy.so\n\
                  LoadModule proxy_http_module MODULES/mod_proxy_http.so\nBLOCK",
+        has_timeout: true,
     },
 ];
 
@@ -70,11 +107,13 @@ impl Proxy {
     /// Starts it in front of the server at `ws_port`, and returns its log file too.
     fn spawn(&self, ws_port: u16, port: u16) -> (Child, PathBuf) {
         let folder = common::scratch(&format!("{}-{port}", self.name));
-        let block = put(&readme_block(self.name), ":8080", &format!(":{ws_port}"));
+        let block =
+            put(&document_block("docs/deploy.md", self.name), ":8080", &format!(":{ws_port}"));
         let config = self
             .around
             .replace("BLOCK", &block.replace("call.example.org", "http://127.0.0.1:PORT"))
             .replace("PORT", &port.to_string())
+            .replace("SECONDS", &PROXY_TIMEOUT.as_secs().to_string())
             .replace("MODULES", "/usr/lib/apache2/modules")
             .replace("FOLDER", folder.to_str().unwrap());
         fs::write(folder.join("config"), config).unwrap();
@@ -88,9 +127,8 @@ impl Proxy {
     }
 }
 
-/// A signaling server and a proxy in front of it.
+/// A proxy in front of a signaling server.
 struct Site {
-    server: Server,
     port: u16,
     proxy: Child,
 }
@@ -106,21 +144,17 @@ impl Drop for Site {
 const CLIENT: &str = "127.0.0.2";
 
 impl Site {
-    fn start(proxy: &Proxy) -> Site {
-        // With this option only pages of the proxy's site may connect: it must pass on its name.
-        let elsewhere = ["--allow-origin", "https://elsewhere.example"];
-        let server =
-            Server::start_with(&[&["--trust-proxy", "127.0.0.1"], &elsewhere[..]].concat());
+    fn start(proxy: &Proxy, ws_port: u16) -> Site {
         loop {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let (mut child, log) = proxy.spawn(server.ws_port(), port);
+            let (mut child, log) = proxy.spawn(ws_port, port);
             let mut ended = None;
             common::wait_until("the proxy listens", || {
                 ended = child.try_wait().unwrap();
                 ended.is_some() || TcpStream::connect(("127.0.0.1", port)).is_ok()
             });
             let Some(status) = ended else {
-                return Site { server, port, proxy: child };
+                return Site { port, proxy: child };
             };
             // Or somebody else took the port in between.
             let log = fs::read_to_string(log).unwrap();
@@ -164,23 +198,13 @@ impl Site {
     }
 }
 
-/// Does nothing but answer pings until then; returns how many there were.
-fn stay_silent(client: &mut Client, until: Instant) -> usize {
-    let mut pings = 0;
-    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|l| !l.is_zero()) {
-        client.socket.set_read_timeout(Some(left)).unwrap();
-        match client.websocket.read() {
-            Ok(Message::Ping(_)) => pings += 1,
-            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
-            other => panic!("in silence: {other:?}"),
-        }
-    }
-    client.socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    pings
-}
+/// With these options only pages of the proxy's site may connect, so that it must pass on its name.
+const OPTIONS: [&str; 4] =
+    ["--trust-proxy", "127.0.0.1", "--allow-origin", "https://elsewhere.example"];
 
-fn a_call_goes_through(proxy: &Proxy) -> Result<(), Failed> {
-    let site = Site::start(proxy);
+fn a_call_goes_through(proxy: &Proxy) {
+    let server = Server::start_with(&OPTIONS);
+    let site = Site::start(proxy, server.ws_port());
     let (mut alice, mut bob) = (site.login("alice"), site.login("bob"));
     alice.send(common::OFFER);
     assert_eq!(bob.receive(), common::OFFER);
@@ -190,25 +214,52 @@ fn a_call_goes_through(proxy: &Proxy) -> Result<(), Failed> {
     assert_eq!(bob.receive(), common::CANDIDATE);
 
     // The log and the limits know the client by its own address, whatever it says itself.
-    site.server.wait_for_log(&format!("{CLIENT}:0 logged in as \"alice\""));
-    assert!(!site.server.log().contains("203.0.113.9"), "{}", site.server.log());
-
-    // A proxy ends what is silent for 60 s, so there is no way to know but to be silent for longer.
-    let until = Instant::now() + Duration::from_secs(65);
-    thread::scope(|scope| {
-        let alice = scope.spawn(|| stay_silent(&mut alice, until));
-        assert!(stay_silent(&mut bob, until) > 0);
-        assert!(alice.join().unwrap() > 0);
-    });
-    alice.send(common::CANDIDATE);
-    assert_eq!(bob.receive(), common::CANDIDATE);
+    server.wait_for_log(&format!("{CLIENT}:0 logged in as \"alice\""));
+    assert!(!server.log().contains("203.0.113.9"), "{}", server.log());
     alice.kill();
     assert_eq!(bob.receive_json()["signalType"], "leave");
-    Ok(())
 }
 
-fn the_page_is_below_a_path(proxy: &Proxy) -> Result<(), Failed> {
-    let site = Site::start(proxy);
+/// Answers pings, and nothing else, until then. Returns how many there were, or `None` if the
+/// connection ended.
+fn stay_silent(client: &mut Client, until: Instant) -> Option<usize> {
+    let mut pings = 0;
+    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|l| !l.is_zero()) {
+        client.socket.set_read_timeout(Some(left)).unwrap();
+        match client.websocket.read() {
+            Ok(Message::Ping(_)) => pings += 1,
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
+            _ => return None,
+        }
+    }
+    client.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    Some(pings)
+}
+
+fn pings_keep_a_silent_connection(proxy: &Proxy) {
+    assert!(Timeouts::default().idle <= PROXY_DEFAULT / 2);
+    let start = |idle| {
+        let server = Local::start_with(Timeouts { idle, ..Timeouts::default() }, &OPTIONS);
+        let site = Site::start(proxy, server.door.address(Link::Plain).port());
+        let alice = site.login("alice");
+        (server, site, alice) // Dropped in the opposite order.
+    };
+    let (_server, _site, mut alice) = start(PING_INTERVAL);
+    let pings = stay_silent(&mut alice, Instant::now() + PROXY_TIMEOUT * 2);
+    assert!(pings.expect("the connection stays") > 4);
+    assert_eq!(alice.log_in("bob")["success"], "1");
+    drop(alice);
+
+    if proxy.has_timeout {
+        let (_server, _site, mut alice) = start(PATIENCE * 2);
+        let pings = stay_silent(&mut alice, Instant::now() + PATIENCE);
+        assert_eq!(pings, None, "the proxy's timeout is not in use");
+    }
+}
+
+fn the_page_is_below_a_path(proxy: &Proxy) {
+    let server = Server::start_with(&OPTIONS);
+    let site = Site::start(proxy, server.ws_port());
     let moved = site.get("/call");
     assert!(moved.contains(" 301 ") || moved.contains(" 302 "), "{moved}");
     assert!(moved.lines().any(|l| l.starts_with("Location: ") && l.ends_with("/call/")), "{moved}");
@@ -223,55 +274,4 @@ fn the_page_is_below_a_path(proxy: &Proxy) -> Result<(), Failed> {
         let response = site.get(&format!("/call/{file}"));
         assert!(response.starts_with("HTTP/1.1 200 OK"), "{file}: {response}");
     }
-    Ok(())
-}
-
-/// The lines that a student types into two terminals, and those that are printed there.
-fn the_transcript_is_what_happens() -> Result<(), Failed> {
-    let start = "\n```text\nalice → ";
-    assert_eq!(README.split(start).count(), 2, "the transcript is not where it was");
-    let transcript = README.split(start).nth(1).unwrap().split("\n```\n").next().unwrap();
-    let server = Server::start();
-    let [mut alice, mut bob] = [(); 2].map(|()| Some(server.connect(Link::Plain)));
-    let mut lines = 0;
-    for line in format!("alice → {transcript}").lines() {
-        let mut words = line.splitn(2, ['→', '←']);
-        let (who, text) = (words.next().unwrap().trim(), words.next().unwrap().trim());
-        let terminal = if who == "alice" { &mut alice } else { &mut bob };
-        match (line.contains('→'), text) {
-            (true, "Ctrl+C") => *terminal = None,
-            (true, text) => terminal.as_mut().unwrap().send(text),
-            (false, text) => assert_eq!(terminal.as_mut().unwrap().receive(), text),
-        }
-        lines += 1;
-    }
-    assert!(lines > 10, "{transcript}");
-    Ok(())
-}
-
-fn is_there(program: &str) -> bool {
-    let mut command = Command::new(program);
-    command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
-}
-
-fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // Some of these wait for a minute, without any work: all of them at once.
-    arguments.test_threads.get_or_insert(8);
-    let must_run = env::var_os("CI").is_some_and(|value| !value.is_empty());
-    let mut trials =
-        vec![Trial::test("the_transcript_is_what_happens", the_transcript_is_what_happens)];
-    for proxy in &PROXIES {
-        let left_out = !must_run && !is_there(proxy.program);
-        if left_out {
-            eprintln!("{} is left out; to install it: apt install {}", proxy.name, proxy.program);
-        }
-        let call = format!("{}::a_call_goes_through", proxy.name);
-        let page = format!("{}::the_page_is_below_a_path", proxy.name);
-        trials.extend([
-            Trial::test(call, || a_call_goes_through(proxy)).with_ignored_flag(left_out),
-            Trial::test(page, || the_page_is_below_a_path(proxy)).with_ignored_flag(left_out),
-        ]);
-    }
-    libtest_mimic::run(&arguments, trials).exit_code()
 }
