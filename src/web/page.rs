@@ -15,7 +15,7 @@ pub const TEXT: &str = "text/plain; charset=utf-8";
 /// A file of the page, by its name there.
 macro_rules! page {
     ($name:literal) => {
-        include_str!(concat!("../page/", $name))
+        include_str!(concat!("page/", $name))
     };
 }
 
