@@ -62,7 +62,11 @@ fn the_page_and_its_files_are_served(link: Link) {
             "text/javascript; charset=utf-8",
             include_str!("../../src/web/page/signaling.js"),
         ),
-        ("/call.js", "text/javascript; charset=utf-8", include_str!("../../src/web/page/call.js")),
+        (
+            "/words/de.js",
+            "text/javascript; charset=utf-8",
+            include_str!("../../src/web/page/words/de.js"),
+        ),
     ];
     for (path, content_type, content) in files {
         let response = get(&server, link, path);
@@ -75,7 +79,7 @@ fn the_page_and_its_files_are_served(link: Link) {
 
 fn nothing_on_the_page_comes_from_elsewhere(link: Link) {
     let server = Server::start();
-    for path in ["/", "/style.css", "/main.js", "/signaling.js", "/call.js"] {
+    for path in ["/", "/style.css", "/main.js", "/signaling.js", "/words/en.js"] {
         let response = get(&server, link, path);
         for word in [
             "src=\"http",
