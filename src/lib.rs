@@ -28,6 +28,7 @@ pub mod limits;
 pub mod names;
 pub mod addresses;
 pub mod threads;
+pub mod qr;
 
 /// What the operator brings: options, certificate, users, TURN. Skip it on a first reading.
 pub mod operator {

@@ -90,6 +90,13 @@ pub const HEAD_CHUNK: usize = 1024;
 /// Most headers in a request head. A proxy in front adds a dozen to a browser's fifteen.
 pub const MAX_HEADERS: usize = 64;
 
+/// Bytes of the text in a QR code that the page asks for: a link with the longest name, each byte of it
+/// percent-encoded, has 384 and an address. Drawing one this long takes less time than a TLS handshake.
+pub const MAX_QR_TEXT: usize = 480;
+
+/// Modules of white around a QR code, on each side (ISO/IEC 18004 asks for four).
+pub const QR_QUIET_ZONE: i32 = 4;
+
 /// `Retry-After` in the 503 response of a full server.
 pub const RETRY_AFTER: Duration = Duration::from_secs(10);
 

@@ -1,6 +1,6 @@
 //! The ports: opening them, and saying where clients can connect.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use socket2::{Domain, Socket, Type};
 use crate::limits::{BACKLOG, SOCKET_BUFFER};
 use crate::operator::config::Config;
 use crate::operator::tls::CertificateFiles;
+use crate::qr;
 
 /// A bound port, plain or with TLS.
 pub struct Listener {
@@ -97,8 +98,14 @@ pub fn announce(listener: &Listener) {
         return;
     }
     info!("listening on wss://{address}");
-    for ip in local_addresses(address.ip()) {
-        info!("on a phone in this network, open https://{}/", SocketAddr::new(ip, port));
+    let addresses = local_addresses(address.ip());
+    for ip in &addresses {
+        info!("on a phone in this network, open https://{}/", SocketAddr::new(*ip, port));
+    }
+    if let Some(ip) = addresses.first()
+        && io::stderr().is_terminal()
+    {
+        eprint!("{}", qr::terminal(&format!("https://{}/", SocketAddr::new(*ip, port))));
     }
 }
 

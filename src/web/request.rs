@@ -183,9 +183,9 @@ fn answer(
     }
     let (status, (content_type, body)) = match page::find(&head.path, &site.settings) {
         Some(file) => (StatusCode::OK, file),
-        None => (StatusCode::NOT_FOUND, (TEXT, "Not found\n")),
+        None => (StatusCode::NOT_FOUND, (TEXT, "Not found\n".into())),
     };
-    let mut bytes = response(status, content_type, body);
+    let mut bytes = response(status, content_type, &body);
     if method == Method::HEAD {
         bytes.truncate(bytes.len() - body.len());
     }
@@ -296,6 +296,7 @@ fn response(status: StatusCode, content_type: &str, body: &str) -> Vec<u8> {
          Cross-Origin-Opener-Policy: same-origin\r\n\
          X-Content-Type-Options: nosniff\r\n\
          Referrer-Policy: no-referrer\r\n\
+         Cross-Origin-Opener-Policy: same-origin\r\n\
          Cache-Control: no-cache\r\n\
          Connection: {connection}\r\n\
          {more}\r\n{body}",

@@ -266,7 +266,7 @@ fn the_page_is_below_a_path(proxy: &Proxy) {
     let page = site.get("/call/");
     assert!(page.contains("<title>Video call</title>"), "{page}");
     // All that the page and its scripts name, by addresses that are relative.
-    let files = ["style.css", "main.js", "icon.svg", "signaling.js", "call.js", "config.json"];
+    let files = ["style.css", "main.js", "icon.svg", "signaling.js", "words/en.js", "config.json"];
     for file in &files[..3] {
         assert!(page.contains(&format!("=\"{file}\"")), "{file}: {page}");
     }

@@ -53,16 +53,20 @@ fn body(response: &str) -> &str {
 fn the_page_and_its_files_are_served(link: Link) {
     let server = Server::start();
     let files = [
-        ("/", "text/html; charset=utf-8", include_str!("../../src/page/index.html")),
-        ("/style.css", "text/css; charset=utf-8", include_str!("../../src/page/style.css")),
-        ("/icon.svg", "image/svg+xml", include_str!("../../src/page/icon.svg")),
-        ("/main.js", "text/javascript; charset=utf-8", include_str!("../../src/page/main.js")),
+        ("/", "text/html; charset=utf-8", include_str!("../../src/web/page/index.html")),
+        ("/style.css", "text/css; charset=utf-8", include_str!("../../src/web/page/style.css")),
+        ("/icon.svg", "image/svg+xml", include_str!("../../src/web/page/icon.svg")),
+        ("/main.js", "text/javascript; charset=utf-8", include_str!("../../src/web/page/main.js")),
         (
             "/signaling.js",
             "text/javascript; charset=utf-8",
-            include_str!("../../src/page/signaling.js"),
+            include_str!("../../src/web/page/signaling.js"),
         ),
-        ("/call.js", "text/javascript; charset=utf-8", include_str!("../../src/page/call.js")),
+        (
+            "/words/de.js",
+            "text/javascript; charset=utf-8",
+            include_str!("../../src/web/page/words/de.js"),
+        ),
     ];
     for (path, content_type, content) in files {
         let response = get(&server, link, path);
@@ -75,7 +79,7 @@ fn the_page_and_its_files_are_served(link: Link) {
 
 fn nothing_on_the_page_comes_from_elsewhere(link: Link) {
     let server = Server::start();
-    for path in ["/", "/style.css", "/main.js", "/signaling.js", "/call.js"] {
+    for path in ["/", "/style.css", "/main.js", "/signaling.js", "/words/en.js"] {
         let response = get(&server, link, path);
         for word in [
             "src=\"http",

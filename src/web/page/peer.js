@@ -1,0 +1,337 @@
+/*
+ * One RTCPeerConnection to one person: negotiation, candidates, ICE restarts, and the data channel.
+ *
+ * There are always two transceivers that send and receive, and one negotiated data channel. So mute,
+ * camera off, another device and a shared screen are `replaceTrack`, and only an ICE restart negotiates
+ * again. A client written for the original server has no channel and no group id; it is answered with
+ * what it offered.
+ */
+
+const TICK_MS = 1_000;
+const SILENT_TICKS = 4; // without a byte, after the server said that the person's line is gone
+const WATCH_TICKS = 12;
+const RESTART_MS = 4_000; // between two tries to find a new way through the network
+const RESTART_TRIES = 5;
+const POOR_TICKS = 3; // in a row, before the connection is called poor
+const POOR_LOSS = 0.08;
+const POOR_ROUND_TRIP_S = 0.8;
+
+// What a peer may make us keep or do. The server bounds a message, but not to a size that is useful here.
+export const MAX_SDP = 100_000;
+export const MAX_CANDIDATES = 100; // for one description
+const MAX_WAITING = 200; // messages, while the browser works on earlier ones
+const MAX_CHANNEL_MESSAGE = 16_000;
+const CHANNEL_MESSAGES_PER_TICK = 20;
+
+// From this many people on, each sender is capped, or six cameras would be too much for most homes.
+const CROWD = 4;
+const CROWD_BITRATE = 500_000;
+const SCREEN_BITRATE = 1_500_000;
+
+export class Peer {
+  connected = false;
+  /** It was connected, and nothing comes through just now. */
+  interrupted = false;
+  poor = false;
+  /** An answer or an offer came from this person. */
+  met = false;
+  /** Written for the original server: no group, no channel. */
+  old = false;
+  remote = new MediaStream();
+  /** The fields of the offer with which we called, the end of waiting for a lost line: group.js's notes. */
+  dialed = null; returnBy = 0; redial; counted = false;
+  /** What this person says of themselves on the data channel, checked. */
+  far = { members: [], muted: false, camera: true, screen: false };
+
+  #pc; #polite; #send; #on; #media; #state = null; #channel = null; #crowd = 2; #applied = '';
+  #candidates = []; #taken = 0; #waiting = 0; #tasks = Promise.resolve(); #timer; #silent = 0; #watch = 0; #before = 0;
+  #restarts = 0; #restartTimer; #allowance = CHANNEL_MESSAGES_PER_TICK; #poorTicks = 0; #losses = [0, 0];
+
+  /**
+   * `media` is `{ audio, video, screen }`: the tracks to send, or null, and whether the video is a screen.
+   * `send(signalType, fields)` sends to this person through the server. `on` holds functions:
+   * `change(peer)`, `open(peer)`, `text(peer, text)`, `bye(peer)` and `lost(peer)`.
+   */
+  constructor({ name, polite, configuration, media, send, on }) {
+    this.name = name;
+    this.#polite = polite;
+    this.#send = send;
+    this.#on = on;
+    this.#media = media;
+    const pc = this.#pc = new RTCPeerConnection(configuration);
+    pc.onicecandidate = ({ candidate }) => candidate && send('candidate', { candidate });
+    pc.ontrack = ({ track }) => { this.remote.addTrack(track); on.change(this); };
+    pc.onconnectionstatechange = () => this.#connectionChanged();
+  }
+
+  dial(fields) {
+    for (const kind of ['audio', 'video']) this.#pc.addTransceiver(kind, { direction: 'sendrecv' });
+    this.#openChannel();
+    this.#queue(async () => {
+      await this.#useMedia();
+      await this.#pc.setLocalDescription();
+      this.#send('offer', { sdp: this.#pc.localDescription, ...fields });
+    });
+  }
+
+  /** Takes an offer, an answer or a candidate. */
+  receive(message) {
+    if (this.#waiting >= MAX_WAITING) return;
+    this.#waiting += 1;
+    this.#queue(() => this.#take(message)).then(() => { this.#waiting -= 1; });
+  }
+
+  /** Whether this offer belongs to the connection we have, and not to a new one of the same person. */
+  continuedBy(message) {
+    const remote = this.#pc.remoteDescription;
+    return remote === null || sessionOf(remote.sdp)[0] === sessionOf(sdpOf(message))[0];
+  }
+
+  /** Whether this answer is to the offer that we made last. */
+  isAnsweredBy({ answers }) {
+    const local = this.#pc.localDescription;
+    return local !== null && answers === sessionOf(local.sdp).join(' ');
+  }
+
+  use(media) {
+    this.#media = media;
+    return this.#queue(() => this.#useMedia());
+  }
+
+  crowd(people) {
+    this.#crowd = people;
+    this.#queue(() => this.#limit());
+  }
+
+  /** Says something about ourselves; a peer that is not open yet hears it when it is. */
+  tell(state) {
+    this.#state = state;
+    this.#write({ state });
+  }
+
+  text(text) {
+    return this.#write({ text });
+  }
+
+  /** A new offer for the same connection: a new way through the network, and the server learns of it. */
+  restart() {
+    this.#queue(async () => {
+      await this.#withdrawOffer();
+      await this.#pc.setLocalDescription(await this.#pc.createOffer({ iceRestart: true }));
+      this.#send('offer', { sdp: this.#pc.localDescription, restart: true });
+    });
+  }
+
+  /** Our offer did not reach the peer; it must not stand in the way of the peer's own. */
+  withdraw() {
+    this.#queue(() => this.#withdrawOffer());
+  }
+
+  /** The server lost this person's line. Only the media can tell whether the person is gone as well. */
+  watch() {
+    this.withdraw();
+    [this.#watch, this.#silent] = [WATCH_TICKS, 0];
+  }
+
+  /** With `bye`, a peer whose line to the server is away still hears that the call is over. */
+  close(bye = false) {
+    if (bye) this.#write({ bye: true });
+    clearInterval(this.#timer);
+    clearTimeout(this.#restartTimer);
+    const pc = this.#pc;
+    pc.onconnectionstatechange = pc.ontrack = pc.onicecandidate = null;
+    if (this.#channel) this.#channel.onmessage = this.#channel.onclose = null;
+    pc.close();
+  }
+
+  /** One at a time and in order. What a peer sent and we cannot use must not break the call. */
+  #queue(task) {
+    const run = () => (this.#pc.signalingState === 'closed' ? null : task());
+    this.#tasks = this.#tasks.then(run).catch((error) => {
+      console.debug('peer:', error);
+      if (this.#pc.signalingState !== 'closed' && this.met && !this.#pc.remoteDescription) this.#on.lost(this);
+    });
+    return this.#tasks;
+  }
+
+  #openChannel() {
+    const channel = this.#channel = this.#pc.createDataChannel('page', { negotiated: true, id: 0 });
+    channel.onopen = () => { this.#on.open(this); if (this.#state) this.tell(this.#state); };
+    channel.onmessage = ({ data }) => this.#heard(data);
+    // Closed by the other side: a page that went without a word, which needs no waiting to be sure of.
+    channel.onclose = () => this.watch();
+  }
+
+  #write(message) {
+    if (this.#channel?.readyState !== 'open') return false;
+    this.#channel.send(JSON.stringify(message));
+    return true;
+  }
+
+  #heard(data) {
+    if (typeof data !== 'string' || data.length > MAX_CHANNEL_MESSAGE || --this.#allowance < 0) return;
+    let message;
+    try {
+      message = JSON.parse(data) ?? {};
+    } catch {
+      return;
+    }
+    const { state, text, bye } = message;
+    if (bye === true) return this.#on.bye(this);
+    if (typeof text === 'string') this.#on.text(this, text);
+    if (typeof state !== 'object' || state === null) return;
+    const members = Array.isArray(state.members) ? state.members : [];
+    this.far = {
+      members: members.filter((name) => typeof name === 'string').slice(0, 5),
+      muted: state.muted === true,
+      camera: state.camera === true,
+      screen: state.screen === true,
+    };
+    this.#on.change(this);
+  }
+
+  async #useMedia() {
+    for (const { sender, receiver } of this.#pc.getTransceivers()) {
+      const track = this.#media[receiver.track.kind];
+      if (sender.track !== track) await sender.replaceTrack(track);
+    }
+    await this.#limit();
+  }
+
+  async #limit() {
+    const sender = this.#pc.getTransceivers().find((t) => t.receiver.track.kind === 'video')?.sender;
+    const [first] = sender?.getParameters().encodings ?? [];
+    if (!first || !this.#pc.currentRemoteDescription) return;
+    const parameters = sender.getParameters();
+    const crowded = this.#crowd >= CROWD;
+    const wanted = this.#media.screen ? [SCREEN_BITRATE, 1] : crowded ? [CROWD_BITRATE, 2] : [undefined, 1];
+    if (this.#applied === String(wanted)) return;
+    this.#applied = String(wanted);
+    [parameters.encodings[0].maxBitrate, parameters.encodings[0].scaleResolutionDownBy] = wanted;
+    if (wanted[0] === undefined) delete parameters.encodings[0].maxBitrate;
+    await sender.setParameters(parameters);
+  }
+
+  async #take(message) {
+    if (message.signalType === 'candidate') return this.#takeCandidate(message.candidate);
+    this.met = true;
+    if (message.signalType === 'answer') return this.#takeAnswer(message);
+    // Both offered: the polite side takes its own offer back, the other waits for the answer to its own.
+    if (this.#pc.signalingState !== 'stable' && !this.#polite) return;
+    const sdp = sdpOf(message);
+    if (!this.#channel && /^m=application /m.test(sdp)) this.#openChannel();
+    await this.#pc.setRemoteDescription({ type: 'offer', sdp });
+    for (const transceiver of this.#pc.getTransceivers()) transceiver.direction = 'sendrecv';
+    await this.#useMedia();
+    await this.#pc.setLocalDescription();
+    this.#send('answer', { sdp: this.#pc.localDescription, answers: sessionOf(sdp).join(' ') });
+    await this.#accepted();
+  }
+
+  /** `answers` names the offer: a late answer to an earlier one is not taken for this one's. */
+  async #takeAnswer(message) {
+    if (this.#pc.signalingState !== 'have-local-offer') return;
+    if (message.answers !== undefined && !this.isAnsweredBy(message)) return;
+    await this.#pc.setRemoteDescription({ type: 'answer', sdp: sdpOf(message) });
+    await this.#accepted();
+  }
+
+  async #accepted() {
+    this.#taken = 0;
+    this.#on.change(this);
+    for (const candidate of this.#candidates.splice(0)) await this.#addCandidate(candidate);
+    await this.#limit();
+  }
+
+  /** No candidate, or an empty one, means that there are no more: nothing to do. */
+  async #takeCandidate(candidate) {
+    if (typeof candidate === 'string') candidate = { candidate };
+    if (!candidate?.candidate || this.#taken >= MAX_CANDIDATES) return;
+    this.#taken += 1;
+    if (this.#pc.remoteDescription) await this.#addCandidate(candidate);
+    else this.#candidates.push(candidate);
+  }
+
+  /** A candidate of an offer that was withdrawn fits nothing any more, and is no fault. */
+  async #addCandidate({ candidate, sdpMid, sdpMLineIndex, usernameFragment }) {
+    if (sdpMid == null && sdpMLineIndex == null) sdpMLineIndex = 0;
+    try {
+      await this.#pc.addIceCandidate({ candidate, sdpMid, sdpMLineIndex, usernameFragment });
+    } catch (error) {
+      console.debug('peer:', error);
+    }
+  }
+
+  async #withdrawOffer() {
+    if (this.#pc.signalingState !== 'have-local-offer' || !this.#pc.currentRemoteDescription) return;
+    await this.#pc.setLocalDescription({ type: 'rollback' });
+  }
+
+  #connectionChanged() {
+    const state = this.#pc.connectionState;
+    this.interrupted = this.connected && (state === 'disconnected' || state === 'failed');
+    if (state === 'connected') {
+      clearTimeout(this.#restartTimer);
+      this.#restarts = 0;
+      this.connected = true;
+      this.#timer ??= setInterval(() => this.#tick(), TICK_MS);
+    } else if (state === 'failed') {
+      this.#findAnotherWay();
+    }
+    this.#on.change(this);
+  }
+
+  /** Another network may have another way through; the line to the server may come back later. */
+  #findAnotherWay() {
+    if (this.#restarts === RESTART_TRIES) return this.#on.lost(this);
+    this.#restarts += 1;
+    this.restart();
+    clearTimeout(this.#restartTimer);
+    this.#restartTimer = setTimeout(() => this.#findAnotherWay(), RESTART_MS);
+  }
+
+  /** Ticks are counted, not time: a laptop that wakes must not take its own absence for the peer's. */
+  async #tick() {
+    this.#allowance = CHANNEL_MESSAGES_PER_TICK;
+    const { received, roundTrip, packets, lost } = summary(await this.#pc.getStats());
+    this.#silent = received === this.#before ? this.#silent + 1 : 0;
+    this.#before = received;
+    if (this.#watch > 0) {
+      this.#watch -= 1;
+      if (this.#silent >= SILENT_TICKS) return this.#on.lost(this);
+      if (this.#silent > 0) this.#watch = Math.max(this.#watch, SILENT_TICKS);
+    }
+    const [packetsNow, lostNow] = [packets - this.#losses[0], lost - this.#losses[1]];
+    this.#losses = [packets, lost];
+    const bad = roundTrip > POOR_ROUND_TRIP_S || lostNow > POOR_LOSS * (packetsNow + lostNow);
+    this.#poorTicks = bad ? Math.min(this.#poorTicks + 1, 2 * POOR_TICKS) : Math.max(this.#poorTicks - 1, 0);
+    const poor = this.#poorTicks >= (this.poor ? 1 : POOR_TICKS);
+    if (poor === this.poor) return;
+    this.poor = poor;
+    this.#on.change(this);
+  }
+}
+
+/** What the browser counted: anything that arrived, the round trip, and packets that came and did not. */
+function summary(stats) {
+  const sum = { received: 0, roundTrip: 0, packets: 0, lost: 0 };
+  for (const report of stats.values()) {
+    sum.received += (report.bytesReceived ?? 0) + (report.responsesReceived ?? 0);
+    if (report.type === 'candidate-pair' && report.nominated) sum.roundTrip = report.currentRoundTripTime ?? 0;
+    if (report.type !== 'inbound-rtp') continue;
+    sum.packets += report.packetsReceived ?? 0;
+    sum.lost += report.packetsLost ?? 0;
+  }
+  return sum;
+}
+
+/** The SDP in a message; other clients may send it bare. */
+export function sdpOf(message) {
+  const sdp = message.sdp?.sdp ?? message.sdp;
+  return typeof sdp === 'string' ? sdp : '';
+}
+
+/** The `o=` line's session, the same for the life of a connection, and its version, new in each offer. */
+function sessionOf(sdp) {
+  return sdp.match(/^o=\S+ (\d+) (\d+) /m)?.slice(1) ?? ['', ''];
+}

@@ -1,0 +1,118 @@
+/*
+ * What makes a call noticed, and keeps the screen on: the tone, vibration, the title, a notification, and
+ * the wake lock. A locked iPhone cannot be rung by a web page.
+ */
+
+const RING_EVERY_MS = 3_000;
+const TONES = [[659, 0], [784, 0.18], [988, 0.36], [784, 0.54]]; // hertz, and when, in seconds
+const NOTE_S = 0.32;
+const LOUDNESS = 0.15;
+const VIBRATION_MS = [400, 200, 400];
+
+export class Ring {
+  #context = null; #timer = null; #notification = null; #lock = null; #awake = false;
+  #title = document.title; #onChange;
+
+  /** `onChange()` when the browser has begun or stopped to let the page sound. */
+  constructor(onChange) {
+    this.#onChange = onChange;
+    // Browsers let a page make a sound after the first press on it.
+    for (const event of ['pointerdown', 'keydown']) addEventListener(event, () => this.unlock(), { once: true });
+    document.addEventListener('visibilitychange', () => this.#keepAwake());
+  }
+
+  /** Whether the page may sound by itself. */
+  get mayRing() {
+    return this.#context?.state === 'running';
+  }
+
+  get mayNotify() {
+    return 'Notification' in globalThis && Notification.permission === 'granted';
+  }
+
+  get canAskToNotify() {
+    return 'Notification' in globalThis && Notification.permission === 'default' && isSecureContext;
+  }
+
+  async askToNotify() {
+    await Notification.requestPermission();
+    this.#onChange();
+  }
+
+  /** Called in a press, which is when the browser allows sound from then on. */
+  unlock() {
+    if (!this.#context) {
+      this.#context = new AudioContext();
+      this.#context.onstatechange = () => this.#onChange();
+    }
+    return this.#context.resume();
+  }
+
+  setTitle(title) {
+    this.#title = title;
+    if (this.#timer === null) document.title = title;
+  }
+
+  /** Rings until `stop`; `words` is what the title and the notification say. */
+  start(words) {
+    document.title = words;
+    if (this.#timer !== null) return;
+    const ring = () => {
+      this.#play();
+      navigator.vibrate?.(VIBRATION_MS);
+    };
+    this.#timer = setInterval(ring, RING_EVERY_MS);
+    ring();
+    if (document.hidden) this.#notify(words);
+  }
+
+  stop() {
+    if (this.#timer === null) return;
+    clearInterval(this.#timer);
+    this.#timer = null;
+    document.title = this.#title;
+    navigator.vibrate?.(0);
+    this.#notification?.close();
+    this.#notification = null;
+  }
+
+  stayAwake(awake) {
+    if (awake === this.#awake) return;
+    this.#awake = awake;
+    this.#keepAwake();
+  }
+
+  #play() {
+    if (!this.mayRing) return;
+    for (const [hertz, after] of TONES) {
+      const start = this.#context.currentTime + after;
+      const tone = new OscillatorNode(this.#context, { frequency: hertz });
+      const volume = new GainNode(this.#context, { gain: 0 });
+      volume.gain.setValueAtTime(LOUDNESS, start);
+      volume.gain.exponentialRampToValueAtTime(0.001, start + NOTE_S);
+      tone.connect(volume).connect(this.#context.destination);
+      tone.start(start);
+      tone.stop(start + NOTE_S);
+    }
+  }
+
+  #notify(words) {
+    if (!this.mayNotify) return;
+    try {
+      this.#notification = new Notification(words, { tag: 'call', requireInteraction: true, icon: 'icon.svg' });
+      this.#notification.onclick = () => globalThis.focus();
+    } catch { /* Android's browsers allow them to service workers only */ }
+  }
+
+  async #keepAwake() {
+    try {
+      if (!this.#awake) {
+        await this.#lock?.release();
+        this.#lock = null;
+      } else if (!document.hidden) {
+        this.#lock = await navigator.wakeLock?.request('screen');
+        if (!this.#awake) this.#keepAwake(); // the call ended while we asked
+      }
+    } catch { /* a low battery may forbid it */ }
+  }
+}

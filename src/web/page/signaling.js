@@ -1,0 +1,180 @@
+/*
+ * The line to the server: one WebSocket, kept up for as long as the user wants to be online, by one tab
+ * of a browser for each name.
+ *
+ * This file owns connecting, logging in, noticing that the line is dead, and trying again with growing
+ * pauses. It never touches WebRTC or the page. A message that cannot be sent now is not kept for later:
+ * `send` returns false.
+ */
+
+const FIRST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 30_000;
+
+// The server takes up to 2 s to find out whether the present holder of a name is still alive.
+const ANSWER_LIMIT_MS = 10_000;
+
+// A page that was loaded again, or took over from another tab, may meet its own old connection.
+const NAME_TRIES = 5;
+const NAME_PAUSE_MS = 800;
+
+// Half of what the TURN credentials in a login reply are good for; and how soon to look again for a
+// moment in which a new connection disturbs nobody.
+const RENEW_MS = 6 * 60 * 60 * 1000;
+const RENEW_AGAIN_MS = 60_000;
+
+const POLICY_VIOLATION = 1008;
+const MSG_TYPES = { offer: 'sdp', answer: 'sdp', candidate: 'candidate' };
+
+export class Signaling {
+  #url; #on; #name = null; #token = ''; #socket = null; #online = false;
+  #pause = FIRST_PAUSE_MS; #nameTries = 0; #answerTimer; #retryTimer;
+  #tabs = 'BroadcastChannel' in globalThis ? new BroadcastChannel('signal-server') : null;
+
+  /**
+   * `on` holds functions: `online(name, iceServers)` after every login; `lost(reason)` when the line goes
+   * away (a new attempt is then under way); `refused(reason)` when the server does not want this login
+   * (no new attempt); `message(object)` for everything else; `busy()`, whether a call is under way; and
+   * `unsettled()`, whether a new connection would disturb a call that is being set up.
+   */
+  constructor(url, on) {
+    this.#url = url;
+    this.#on = on;
+    const check = () => this.#check();
+    addEventListener('online', check);
+    document.addEventListener('visibilitychange', () => document.hidden || check());
+    if (this.#tabs) this.#tabs.onmessage = ({ data }) => this.#heardTab(data);
+  }
+
+  get isOnline() {
+    return this.#online && this.#socket.readyState === WebSocket.OPEN;
+  }
+
+  /** `known`: this browser had the name before, so that "taken" may mean its own old connection. */
+  goOnline(name, token, known) {
+    this.goOffline();
+    this.#name = name;
+    this.#token = token;
+    this.#nameTries = known ? NAME_TRIES : 0;
+    this.#tabs?.postMessage({ take: name });
+    this.#connect();
+  }
+
+  goOffline() {
+    this.#name = null;
+    this.#pause = FIRST_PAUSE_MS;
+    this.#drop();
+  }
+
+  /** Sends one message with any `fields` of our own; false if there is no line to send it on. */
+  send(signalType, toUser, fields = {}) {
+    if (!this.isOnline) return false;
+    this.#write(signalType, toUser, fields);
+    return true;
+  }
+
+  #write(signalType, toUser, fields) {
+    const msgType = MSG_TYPES[signalType] ?? 'other';
+    this.#socket.send(JSON.stringify({ msgType, signalType, fromUser: this.#name, toUser, ...fields }));
+  }
+
+  /** Of two tabs with one name, the newer one gets it, unless the older one is in a call. */
+  #heardTab({ take, keep }) {
+    if (keep !== undefined && keep === this.#name && !this.#online) this.#refuse('other-tab-busy');
+    if (take === undefined || take !== this.#name) return;
+    if (this.#on.busy()) return this.#tabs.postMessage({ keep: take });
+    this.#refuse('other-tab');
+  }
+
+  #connect() {
+    this.#drop();
+    const socket = new WebSocket(this.#url);
+    this.#socket = socket;
+    socket.onopen = () => this.#login();
+    socket.onmessage = (event) => this.#received(event.data);
+    socket.onclose = ({ code, reason }) => this.#lost(code === POLICY_VIOLATION ? reason : '');
+    this.#expectAnswer();
+  }
+
+  /** Forgets the socket at once: the closing handshake of a dead one would take its time. */
+  #drop() {
+    clearTimeout(this.#answerTimer);
+    clearTimeout(this.#retryTimer);
+    this.#online = false;
+    if (!this.#socket) return;
+    this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
+    this.#socket.close();
+    this.#socket = null;
+  }
+
+  #login() {
+    this.#write('login', '', this.#token ? { token: this.#token } : {});
+    this.#expectAnswer();
+  }
+
+  /**
+   * After a change of networks or a sleep, a line that seems open may be dead. A login under our own name
+   * is answered on a living line, and changes nothing; so a call that is being set up is not disturbed.
+   */
+  #check() {
+    if (this.#online) return this.isOnline && this.#login();
+    if (this.#name !== null) this.#connect();
+  }
+
+  #expectAnswer() {
+    clearTimeout(this.#answerTimer);
+    this.#answerTimer = setTimeout(() => this.#lost(''), ANSWER_LIMIT_MS);
+  }
+
+  #received(text) {
+    let message;
+    try {
+      message = JSON.parse(text);
+    } catch {
+      return;
+    }
+    if (message?.signalType === 'login' && 'success' in message) this.#loginAnswered(message);
+    else if (message !== null) this.#on.message(message);
+  }
+
+  #loginAnswered({ success, reason, iceServers }) {
+    clearTimeout(this.#answerTimer);
+    if (this.#online) return; // the line is alive: that was the question
+    if (success === '1') {
+      this.#online = true;
+      this.#pause = FIRST_PAUSE_MS;
+      this.#nameTries = NAME_TRIES;
+      if (iceServers) this.#renewIn(RENEW_MS);
+      this.#on.online(this.#name, Array.isArray(iceServers) ? iceServers : []);
+    } else if (reason === 'name-taken' && this.#nameTries > 0) {
+      this.#nameTries -= 1;
+      this.#retryTimer = setTimeout(() => this.#login(), NAME_PAUSE_MS);
+    } else {
+      this.#refuse(reason);
+    }
+  }
+
+  #refuse(reason) {
+    this.goOffline();
+    this.#on.refused(reason);
+  }
+
+  #renewIn(ms) {
+    this.#retryTimer = setTimeout(() => {
+      if (this.#on.unsettled()) this.#renewIn(RENEW_AGAIN_MS);
+      else this.#connect();
+    }, ms);
+  }
+
+  #lost(reason) {
+    this.#drop();
+    this.#retryTimer = setTimeout(() => this.#connect(), this.#nextPause());
+    this.#on.lost(reason);
+  }
+
+  /** Half of the pause is left to chance, so that after a restart not everybody knocks at once. */
+  #nextPause() {
+    const pause = this.#pause * (0.5 + Math.random() / 2);
+    this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE_MS);
+    return pause;
+  }
+}

@@ -1,0 +1,352 @@
+/* Calls of two to six people, and everything that can cross on the way. */
+
+import assert from 'node:assert/strict';
+import { connect, DESKTOP, devices, everybody, launch, online, open, PHONE, serve, test } from './harness.mjs';
+
+/** A client as the original server's users wrote it: no group id, no data channel, no reasons. */
+function originalClient([me, isBare]) {
+  const socket = new WebSocket(location.origin.replace('http', 'ws'));
+  const send = (signalType, toUser, fields = {}) => socket.send(JSON.stringify({ msgType: 'other', signalType, fromUser: me, toUser, ...fields }));
+  const wrap = (description) => (isBare ? description.sdp : description);
+  globalThis.open = async (peer) => {
+    const pc = globalThis.pc = new RTCPeerConnection();
+    const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 320 } });
+    for (const track of stream.getTracks()) pc.addTrack(track, stream);
+    globalThis.received = new Set();
+    pc.ontrack = ({ track }) => { track.onunmute = () => received.add(track.kind); };
+    pc.onicecandidate = ({ candidate }) => candidate && send('candidate', peer, { candidate });
+    return pc;
+  };
+  globalThis.dial = async (peer) => {
+    const pc = await open(peer);
+    await pc.setLocalDescription();
+    send('offer', peer, { sdp: wrap(pc.localDescription) });
+  };
+  globalThis.leave = (peer) => { send('leave', peer); pc.close(); };
+  let early = [];
+  socket.onopen = () => send('login', '');
+  socket.onmessage = async ({ data }) => {
+    const message = JSON.parse(data);
+    const sdp = { type: message.signalType, sdp: message.sdp?.sdp ?? message.sdp };
+    if (message.signalType === 'login') globalThis.loggedIn = message.success;
+    if (message.signalType === 'answer') await pc.setRemoteDescription(sdp);
+    if (message.signalType === 'candidate') {
+      if (globalThis.pc?.remoteDescription) await pc.addIceCandidate(message.candidate);
+      else early.push(message.candidate);
+    }
+    if (message.signalType === 'leave') globalThis.left = true;
+    if (message.signalType !== 'offer') return;
+    await open(message.fromUser);
+    await pc.setRemoteDescription(sdp);
+    for (const candidate of early.splice(0)) await pc.addIceCandidate(candidate);
+    await pc.setLocalDescription();
+    send('answer', message.fromUser, { sdp: wrap(pc.localDescription) });
+  };
+}
+
+for (const isBare of [false, true]) {
+  test(`a client of the original server is called and calls, with ${isBare ? 'bare' : 'wrapped'} SDP`, async () => {
+    const server = await serve();
+    const anna = await online(server, 'Anna');
+    const old = await open(`${server.url}healthz`, 'Old');
+    await old.eval(originalClient, ['Old', isBare]);
+    await old.until(() => globalThis.loggedIn === '1');
+    const bothWays = async () => {
+      await anna.sees_pictures_of('Old');
+      await old.until(() => pc.connectionState === 'connected' && received.size === 2);
+    };
+    await anna.call('Old');
+    await bothWays();
+    await anna.press('Hang up');
+    await old.until(() => globalThis.left);
+    await old.eval(() => dial('Anna'));
+    await anna.answers();
+    await bothWays();
+    await old.eval(() => leave('Anna'));
+    await anna.until(() => document.body.dataset.view === 'home');
+    assert.deepEqual(await anna.eval(() => uncaught), []);
+  });
+}
+
+test('two people talk, hang up, and talk again the other way round', async () => {
+  const server = await serve();
+  const anna = await online(server, 'Anna');
+  const bob = await online(server, 'Bob', { viewport: PHONE });
+  const start = performance.now();
+  await anna.call('Bob');
+  await bob.answers();
+  const pressed = performance.now();
+  await Promise.all([anna.sees_pictures_of('Bob'), bob.sees_pictures_of('Anna')]);
+  console.log(`2 people see each other ${Math.round(performance.now() - pressed)} ms after Answer, ${Math.round(performance.now() - start)} ms after Call`);
+  const stage = await anna.page.locator('.tile:not(.own)').boundingBox();
+  assert.ok(stage.width * stage.height > 0.8 * DESKTOP.width * DESKTOP.height, 'the picture fills the window');
+  const track = await anna.eval(() => connections[0].getSenders().find((s) => s.track.kind === 'video').track.getSettings());
+  assert.deepEqual([track.width, track.height], [1280, 720]);
+  await anna.press('Hang up');
+  await bob.notice('Anna hung up');
+  await anna.until(() => connections[0].getSenders().every((s) => !s.track || s.track.readyState === 'ended'));
+  assert.equal(await anna.eval(() => document.activeElement.id), 'homeTitle', 'no keyboard opens');
+  await connect(bob, anna);
+});
+
+test('a caller is let in, a third is invited, and who leaves is gone for all', async () => {
+  const server = await serve();
+  const [anna, bob, cleo, dan] = await everybody(server, 'Anna', 'Bob', 'Cleo', 'Dan');
+  await connect(anna, bob);
+  await cleo.call('Bob');
+  await bob.banner('Cleo is calling and wants to join');
+  await bob.press('Let in');
+  const three = [anna, bob, cleo];
+  await Promise.all(three.map((one) => one.sees_pictures_of(...three.filter((o) => o !== one).map(({ name }) => name))));
+  await anna.notice('Cleo joined the call');
+  await anna.press('Add');
+  await anna.field('Name of the person to add').fill('Dan');
+  await anna.page.locator('#addForm').getByRole('button').click();
+  await dan.answers();
+  const four = [...three, dan];
+  await Promise.all(four.map((one) => one.sees_pictures_of(...four.filter((o) => o !== one).map(({ name }) => name))));
+  // From four people on, each sender is capped.
+  await Promise.all(four.map((one) => one.until(() => connections.filter(({ connectionState }) => connectionState === 'connected').every((pc) => {
+    const [encoding] = pc.getSenders().find(({ track }) => track?.kind === 'video').getParameters().encodings;
+    return encoding.maxBitrate === 500_000 && encoding.scaleResolutionDownBy === 2;
+  }))));
+  await anna.press('Hang up');
+  await bob.notice('Anna left the call');
+  await Promise.all([bob, cleo, dan].map((one) => one.connected(2)));
+  // Who has left is not let in by the old id, but rings.
+  await anna.call('Bob');
+  await bob.banner('Anna is calling');
+});
+
+for (const count of [4, 6]) {
+  test(`${count} people see each other, and no more get in`, async () => {
+    const server = await serve();
+    const people = await everybody(server, ...['Anna', 'Bob', 'Cleo', 'Dan', 'Eve', 'Finn'].slice(0, count));
+    const start = performance.now();
+    const [host, ...guests] = people;
+    await host.call(guests[0].name);
+    await guests[0].answers();
+    await host.until(() => document.body.dataset.view === 'call' && connections.some((pc) => pc.connectionState === 'connected'));
+    const late = guests.slice(1);
+    await host.press('Add');
+    for (const guest of late) {
+      await host.field('Name of the person to add').fill(guest.name);
+      await host.page.locator('#addForm').getByRole('button').click();
+      if (guest !== late.at(-1)) await host.press('Add');
+    }
+    await Promise.all(late.map((guest) => guest.answers()));
+    const answered = performance.now();
+    await Promise.all(people.map((one) => one.connected(count - 1)));
+    await Promise.all(people.map((one) => one.sees_pictures_of(...people.filter((o) => o !== one).map(({ name }) => name))));
+    console.log(`${count} people see each other ${Math.round(performance.now() - answered)} ms after the last Answer, ${Math.round(performance.now() - start)} ms after the first Call`);
+    await host.shot(`call-${count}-desktop`);
+    await host.page.setViewportSize(PHONE);
+    await host.shot(`call-${count}-phone`);
+    if (count < 6) return;
+    const gil = await online(server, 'Gil');
+    await gil.call('Anna');
+    await gil.notice('Anna is in another call');
+    await Promise.all(people.map((one) => one.connected(count - 1)));
+  });
+}
+
+test('both call each other at once, and one call comes of it', async () => {
+  const server = await serve();
+  const anna = await online(server, 'Anna', { init: devices.prompting });
+  const bob = await online(server, 'Bob', { init: devices.prompting });
+  await Promise.all([anna.call('Bob'), bob.call('Anna')]);
+  await Promise.all([anna, bob].map((one) => one.eval(() => allow())));
+  await Promise.all([anna.sees_pictures_of('Bob'), bob.sees_pictures_of('Anna')]);
+  await Promise.all([anna, bob].map((one) => one.connected(1)));
+  await bob.press('Hang up');
+  await anna.notice('Bob hung up');
+});
+
+test('one calls while the other is still being asked for a camera to call', async () => {
+  const server = await serve();
+  const anna = await online(server, 'Anna', { init: devices.prompting });
+  const bob = await online(server, 'Bob');
+  await anna.call('Bob');
+  await bob.call('Anna');
+  await bob.sees('Calling Anna…');
+  await anna.until(() => heard.some(({ signalType }) => signalType === 'offer'));
+  assert.equal(await anna.page.locator('#banner').isVisible(), false);
+  await anna.eval(() => allow());
+  await Promise.all([anna.sees_pictures_of('Bob'), bob.sees_pictures_of('Anna')]);
+});
+
+test('a call is hung up while it is answered', async () => {
+  const server = await serve();
+  const anna = await online(server, 'Anna');
+  const bob = await online(server, 'Bob', { init: devices.prompting });
+  await anna.call('Bob');
+  await bob.answers();
+  await bob.sees('Answering');
+  await anna.press('Hang up');
+  await bob.notice('You missed a call from Anna');
+  await bob.eval(() => allow());
+  await connect(bob, anna);
+  await Promise.all([anna.connected(1), bob.connected(1)]);
+});
+
+test('"not now" is pressed while the prompt is open', async () => {
+  const server = await serve();
+  const anna = await online(server, 'Anna');
+  const bob = await online(server, 'Bob', { init: devices.prompting });
+  await anna.call('Bob');
+  await bob.answers();
+  await bob.sees('Answering');
+  await bob.press('Not now');
+  await anna.notice('Bob cannot talk right now');
+  await bob.eval(() => allow());
+  await bob.until(() => document.body.dataset.view === 'home');
+  assert.equal(await bob.eval(() => connections.length), 0);
+});
+
+test('a page that is loaded again in a call says so, and calls again', async () => {
+  const server = await serve();
+  const [anna, bob] = await everybody(server, 'Anna', 'Bob');
+  await connect(anna, bob);
+  await bob.page.reload();
+  await anna.notice('Bob hung up');
+  await bob.notice('You are online as'); // by itself
+  await connect(bob, anna);
+});
+
+test('a server that restarts does not end a call, and everybody comes back', async () => {
+  const server = await serve();
+  const people = await everybody(server, 'Anna', 'Bob', 'Cleo');
+  const [anna, bob, cleo] = people;
+  await connect(anna, bob);
+  await cleo.call('Anna');
+  await anna.press('Let in');
+  await Promise.all(people.map((one) => one.connected(2)));
+  await server.stop();
+  await Promise.all(people.map((one) => one.notice('The call goes on')));
+  await serve('--listen', `127.0.0.1:${server.ws}`);
+  await Promise.all(people.map((one) => one.until(() => document.querySelector('#who').dataset.line === 'online')));
+  // The pairs offer anew, which is how the server learns of them; then all settle.
+  await Promise.all(people.map((one) => one.until(() => connections.every((pc) => pc.signalingState === 'stable' || pc.signalingState === 'closed'))));
+  await Promise.all(people.map((one) => one.connected(2)));
+  await anna.sees_pictures_of('Bob', 'Cleo');
+  await anna.press('Hang up');
+  await bob.notice('Anna left the call');
+});
+
+test('a server that restarts while it rings does not end the call', async () => {
+  const server = await serve();
+  const [anna, bob] = await everybody(server, 'Anna', 'Bob');
+  await anna.call('Bob');
+  await bob.banner('Anna is calling');
+  await server.stop();
+  await anna.until(() => document.querySelector('#who').dataset.line === 'connecting');
+  await serve('--listen', `127.0.0.1:${server.ws}`);
+  await Promise.all([anna, bob].map((one) => one.until(() => document.querySelector('#who').dataset.line === 'online')));
+  await bob.answers();
+  await Promise.all([anna.sees_pictures_of('Bob'), bob.sees_pictures_of('Anna')]);
+});
+
+test('a line that is lost in a call comes back without anybody noticing', async () => {
+  const server = await serve();
+  const [anna, bob] = await everybody(server, 'Anna', 'Bob');
+  await connect(anna, bob);
+  await bob.eval(() => sockets.at(-1).close());
+  await bob.until(() => sockets.length === 2 && document.querySelector('#who').dataset.line === 'online');
+  await anna.until(() => connections[0].signalingState === 'stable');
+  await bob.press('Hang up');
+  await anna.notice('Bob hung up');
+});
+
+test('a call whose two lines are gone is still hung up on both sides', async () => {
+  const server = await serve();
+  const [anna, bob] = await everybody(server, 'Anna', 'Bob');
+  await connect(anna, bob);
+  await server.stop();
+  await bob.notice('The call goes on');
+  await bob.press('Hang up');
+  await anna.until(() => document.body.dataset.view === 'home');
+});
+
+test('a killed browser is noticed', async () => {
+  const server = await serve();
+  const anna = await online(server, 'Anna');
+  const other = await launch();
+  const bob = await online(server, 'Bob', { from: other });
+  await connect(anna, bob);
+  const start = performance.now();
+  const crash = await other.newBrowserCDPSession();
+  crash.send('Browser.crash').catch(() => {});
+  await anna.until(() => document.body.dataset.view === 'home');
+  console.log(`a killed browser is noticed after ${Math.round(performance.now() - start)} ms`);
+  await anna.notice('The connection to Bob was lost');
+});
+
+test('somebody whose network is gone is shown as such, and comes back', async () => {
+  const server = await serve();
+  const [anna, bob] = await everybody(server, 'Anna', 'Bob');
+  await connect(anna, bob);
+  // As the browser says it when packets stop: the state is what the page reads.
+  const set = (state) => anna.eval((value) => {
+    Object.defineProperty(connections[0], 'connectionState', { configurable: true, get: () => value });
+    connections[0].dispatchEvent(new Event('connectionstatechange'));
+  }, state);
+  await set('disconnected');
+  await anna.sees('Reconnecting…');
+  await set('failed'); // another way is looked for
+  await bob.until(() => heard.some(({ signalType, restart }) => signalType === 'offer' && restart));
+  await set('connected');
+  await anna.page.getByText('Reconnecting…').waitFor({ state: 'hidden' });
+  await anna.sees_pictures_of('Bob');
+});
+
+test('malformed messages break nothing', async () => {
+  const server = await serve();
+  const [anna, bob] = await everybody(server, 'Anna', 'Bob');
+  const mallory = await open(`${server.url}healthz`);
+  await mallory.eval(() => new Promise((resolve) => {
+    const socket = new WebSocket(location.origin.replace('http', 'ws'));
+    globalThis.say = (toUser, signalType, fields = {}) => socket.send(JSON.stringify({ signalType, fromUser: 'mallory', toUser, ...fields }));
+    socket.onopen = () => say('', 'login');
+    socket.addEventListener('message', resolve, { once: true });
+  }));
+  const nonsense = () => mallory.eval(() => {
+    for (const to of ['Anna', 'Bob']) {
+      for (const sdp of [undefined, null, 7, [], {}, 'v=0', { type: 'offer', sdp: {} }]) {
+        for (const group of [undefined, null, 7, {}, 'g'.repeat(1000)]) {
+          for (const type of ['answer', 'pranswer', 'leave']) say(to, type, { sdp, group, reason: sdp });
+          say(to, 'offer', { sdp: sdp === 'v=0' ? '' : sdp, group, mesh: true });
+          say(to, 'candidate', { candidate: sdp, group });
+        }
+      }
+      say(to, 'candidate', { candidate: { candidate: 'x'.repeat(10_000) } });
+    }
+  });
+  await nonsense();
+  await connect(anna, bob);
+  await nonsense();
+  await mallory.eval(() => say('Anna', 'offer', { sdp: { type: 'offer', sdp: 'v=0' }, group: 'g' }));
+  await anna.banner('mallory is calling');
+  await anna.press('Let in'); // what it sent is no offer: the pair ends, the call does not
+  await mallory.until(() => heard.some(({ signalType, fromUser }) => signalType === 'leave' && fromUser === 'Anna'));
+  await Promise.all([anna.connected(1), bob.connected(1)]);
+  await bob.sees_pictures_of('Anna');
+  for (const one of [anna, bob]) assert.deepEqual(await one.eval(() => uncaught), []);
+});
+
+test('many who ring fill neither the page nor the line', async () => {
+  const server = await serve();
+  const anna = await online(server, 'Anna');
+  const crowd = await open(`${server.url}healthz`);
+  await crowd.eval(async () => {
+    for (let i = 0; i < 30; i += 1) {
+      const socket = new WebSocket(location.origin.replace('http', 'ws'));
+      const say = (signalType, toUser, fields) => socket.send(JSON.stringify({ signalType, fromUser: `caller ${i}`, toUser, ...fields }));
+      await new Promise((resolve) => { socket.onopen = () => say('login', ''); socket.addEventListener('message', resolve, { once: true }); });
+      say('offer', 'Anna', { sdp: 'v=0', group: `g${i}` });
+    }
+  });
+  await anna.until(() => heard.filter(({ signalType }) => signalType === 'offer').length === 30);
+  assert.equal(await anna.page.locator('#callers li').count(), 3);
+  assert.ok(await anna.eval(() => sent.filter(({ signalType }) => signalType === 'leave').length) <= 10);
+  assert.equal(await anna.page.locator('#peopleList li').count(), 20);
+});

@@ -1,0 +1,269 @@
+/*
+ * What the browser tests share: the server as its own process, one Chromium, and people with a page each.
+ *
+ * A person is a browser context of their own. Tests press what a person would press, found by the words a
+ * person would read, and wait for what that person would see. Nothing here sleeps.
+ */
+
+import { chromium } from 'playwright-core';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, mkdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, afterEach, before, test as nodeTest } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const PROGRAM = process.env.SIGNAL_SERVER ?? join(ROOT, 'target/debug/signal-server');
+export const SHOTS = process.env.SCREENSHOTS ?? join(ROOT, 'target/screenshots');
+/** How long anything may take that must happen, on a slow and busy machine: a test that passes never waits for it. */
+export const PATIENCE_MS = 45_000;
+
+export const PHONE = { width: 390, height: 844 };
+export const DESKTOP = { width: 1280, height: 800 };
+
+const FLAGS = [
+  '--use-fake-device-for-media-stream=fps=10,device-count=2',
+  '--use-fake-ui-for-media-stream',
+  // Addresses instead of .local names, which need multicast that containers do not have.
+  '--disable-features=WebRtcHideLocalIpsWithMdns',
+  '--disable-background-timer-throttling',
+  '--disable-backgrounding-occluded-windows',
+  '--disable-renderer-backgrounding',
+  '--autoplay-policy=no-user-gesture-required',
+];
+
+/** What tests look at from outside: the connections and sockets that the page makes, and what fails in it. */
+function spy() {
+  globalThis.connections = [];
+  globalThis.sockets = [];
+  globalThis.sent = [];
+  globalThis.heard = [];
+  globalThis.uncaught = [];
+  const keep = (Type, list, then = () => {}) => class extends Type {
+    constructor(...args) { super(...args); list.push(this); then(this); }
+  };
+  globalThis.RTCPeerConnection = keep(RTCPeerConnection, connections);
+  globalThis.WebSocket = keep(WebSocket, sockets, (socket) => {
+    socket.addEventListener('message', ({ data }) => heard.push(JSON.parse(data)));
+    const send = socket.send.bind(socket);
+    socket.send = (data) => { sent.push(JSON.parse(data)); send(data); };
+  });
+  addEventListener('error', ({ message }) => uncaught.push(message));
+  addEventListener('unhandledrejection', ({ reason }) => uncaught.push(String(reason)));
+  addEventListener('securitypolicyviolation', ({ violatedDirective }) => uncaught.push(`CSP: ${violatedDirective}`));
+  // When a press counts again: the page ignores those that are too soon after something appeared or went.
+  globalThis.changed = 0;
+  new MutationObserver(() => { changed = performance.now(); }).observe(document, {
+    subtree: true, attributes: true, attributeFilter: ['data-view', 'hidden'],
+  });
+  try { if (!globalThis.firstVisit) localStorage.setItem('checked', localStorage.getItem('checked') ?? '1'); } catch { /* about:blank */ }
+}
+
+/** A test, which may take this long on a busy machine. */
+export const test = (name, behaviour) => nodeTest(name, { timeout: 4 * PATIENCE_MS }, behaviour);
+
+let browser = null;
+const cleanups = [];
+
+before(async () => { browser = await launch(); });
+after(() => browser?.close());
+afterEach(async () => {
+  for (const clean of cleanups.splice(0).reverse()) await clean();
+});
+
+export function launch(flags = []) {
+  const executablePath = process.env.CHROME ?? '/usr/bin/chromium';
+  return chromium.launch({ executablePath, args: [...FLAGS, ...flags] });
+}
+
+/** Starts a server; it ends with the test. */
+export async function serve(...options) {
+  const child = spawn(PROGRAM, [
+    '--listen', '127.0.0.1:0', '--tls-listen', 'off', '--max-rate', '0', ...options,
+  ], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const ended = once(child, 'exit');
+  const server = {
+    log: '',
+    async stop(signal = 'SIGTERM') { child.kill(signal); await ended; },
+  };
+  cleanups.push(() => server.stop('SIGKILL'));
+  const lines = createInterface(child.stderr);
+  await new Promise((resolve, reject) => {
+    lines.on('line', (line) => {
+      server.log += `${line}\n`;
+      const [, scheme, port] = line.match(/listening on (wss?):\/\/\S+:(\d+)/) ?? [];
+      if (scheme) server[scheme] = Number(port);
+      if (scheme === 'ws') resolve();
+    });
+    ended.then(() => reject(new Error(`the server ended: ${server.log}`)));
+  });
+  server.url = `http://localhost:${server.ws}/`;
+  return server;
+}
+
+/** A folder that goes with the test. */
+export async function folder() {
+  const path = await mkdtemp(join(tmpdir(), 'page-'));
+  cleanups.push(() => rm(path, { recursive: true, force: true }));
+  return path;
+}
+
+export async function run(program, ...args) {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  let [out, err] = ['', ''];
+  child.stdout.on('data', (data) => { out += data; });
+  child.stderr.on('data', (data) => { err += data; });
+  const [code] = await once(child, 'close');
+  if (code !== 0) throw new Error(`${program} ${args.join(' ')}: ${out}${err}`);
+  return { out, err };
+}
+
+/** A users file with a token for each name, and a function that removes one. */
+export async function usersFile(...names) {
+  const file = join(await folder(), 'users');
+  const lines = new Map();
+  const tokens = {};
+  for (const name of names) {
+    const { out, err } = await run(PROGRAM, '--new-user', name, '--url', 'http://localhost:1/');
+    lines.set(name, out);
+    tokens[name] = err.match(/token=([\w-]+)/)[1];
+  }
+  const write = () => writeFile(file, [...lines.values()].join(''), { mode: 0o600 });
+  await write();
+  return { file, tokens, remove: (name) => { lines.delete(name); return write(); } };
+}
+
+export class Person {
+  constructor(page, context, name) { Object.assign(this, { page, context, name }); }
+
+  button(name) { return this.page.getByRole('button', { name, exact: true }); }
+  field(name) { return this.page.getByRole('textbox', { name }); }
+  async press(name) {
+    const button = this.button(name);
+    await button.waitFor();
+    await this.settled();
+    await button.click();
+  }
+
+  /** Waits until the page says this, anywhere a person could read it. */
+  sees(words) { return this.page.getByText(words).filter({ visible: true }).first().waitFor(); }
+  notice(words) { return this.page.locator('#notice').filter({ hasText: words }).waitFor(); }
+  async says() { return (await this.page.locator('#notice').textContent()).replace(/[\u2066-\u2069]/g, ''); }
+  until(condition, argument) { return this.page.waitForFunction(condition, argument, { polling: 50 }); }
+  eval(code, argument) { return this.page.evaluate(code, argument); }
+  banner(words) { return this.page.locator('#banner').filter({ hasText: words }).waitFor(); }
+  /** Waits until presses count again after the view has changed. */
+  settled() { return this.until(() => performance.now() > changed + 520); }
+
+  async goOnline(name = this.name) {
+    await this.field('Your name').fill(name);
+    await this.press('Go online');
+    await this.page.locator('#who[data-line="online"]').waitFor();
+  }
+
+  async call(name) {
+    await this.field('Call somebody by name').fill(name);
+    await this.press('Call');
+  }
+
+  answers(button = 'Answer') { return this.press(button); }
+
+  /** Waits until moving pictures of these people are shown. */
+  async sees_pictures_of(...names) {
+    for (const name of names) {
+      const video = this.page.locator('.tile:not(.own)', { hasText: name }).locator('video');
+      await video.waitFor({ state: 'attached' });
+      const handle = await video.elementHandle();
+      await this.until((v) => v.videoWidth > 16 && !v.closest('.tile').matches('.unseen') && v.getVideoPlaybackQuality().totalVideoFrames > 3, handle);
+    }
+  }
+
+  /** Waits until so many of the page's connections stand, and no more. */
+  connected(count) {
+    return this.until((wanted) => connections.filter(({ connectionState }) => connectionState === 'connected').length === wanted
+      && connections.filter(({ signalingState }) => signalingState !== 'closed').length === wanted, count);
+  }
+
+  shot(name) {
+    return mkdir(SHOTS, { recursive: true }).then(() => this.page.screenshot({ path: join(SHOTS, `${name}.png`) }));
+  }
+
+  kill() { return this.context.close(); }
+}
+
+/** Opens the page for somebody, in a context of their own. */
+export async function open(url, name = '', options = {}) {
+  const { init, clock, from = browser, ...rest } = options;
+  const context = await from.newContext({ viewport: DESKTOP, locale: 'en-GB', ...rest });
+  cleanups.push(() => context.close().catch(() => {}));
+  context.setDefaultTimeout(PATIENCE_MS);
+  if (init) await context.addInitScript(init);
+  await context.addInitScript(spy);
+  const page = await context.newPage();
+  if (clock) await page.clock.install();
+  await page.goto(url);
+  return new Person(page, context, name);
+}
+
+export async function online(server, name, options) {
+  const person = await open(server.url, name, options);
+  await person.goOnline();
+  return person;
+}
+
+/** People who are online, each under a name of this list. */
+export function everybody(server, ...names) {
+  const init = names.length > 3 ? devices.small : undefined;
+  return Promise.all(names.map((name) => online(server, name, { init })));
+}
+
+/** A call between these two. */
+export async function connect(caller, callee) {
+  await caller.call(callee.name);
+  await callee.answers();
+  await Promise.all([caller.sees_pictures_of(callee.name), callee.sees_pictures_of(caller.name)]);
+}
+
+/** Init scripts that stand for devices. */
+export const devices = {
+  /** `getUserMedia` fails for these kinds with this error. */
+  failing: (kinds, error) => `{
+    const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = (wish) => {
+      globalThis.asked = [...(globalThis.asked ?? []), Object.keys(wish).join()];
+      const fails = ${JSON.stringify(kinds)}.some((kind) => wish[kind]);
+      return fails ? Promise.reject(new DOMException('', '${error}')) : real(wish);
+    };
+  }`,
+  /** `getUserMedia` waits until `allow()` is called. */
+  prompting: `{
+    const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    const allowed = new Promise((resolve) => { globalThis.allow = resolve; });
+    navigator.mediaDevices.getUserMedia = (wish) => allowed.then(() => real(wish));
+  }`,
+  /** A screen to share, which is a moving picture. */
+  screen: `navigator.mediaDevices.getDisplayMedia = async () => {
+    const canvas = document.createElement('canvas');
+    Object.assign(canvas, { width: 1600, height: 900 });
+    const context = canvas.getContext('2d');
+    let x = 0;
+    setInterval(() => {
+      context.fillStyle = '#f6f4ee'; context.fillRect(0, 0, 1600, 900);
+      context.fillStyle = '#20304a'; context.font = '64px sans-serif';
+      context.fillText('Budget for the summer trip', 120, 160);
+      for (let i = 0; i < 6; i += 1) { context.fillRect(120, 260 + i * 90, 400 + ((i * 173 + x) % 900), 44); }
+      x += 4;
+    }, 100);
+    globalThis.sharedTrack = canvas.captureStream(10).getVideoTracks()[0];
+    return new MediaStream([sharedTrack]);
+  };`,
+  /** Six cameras at once are too much for two cores. */
+  small: `{
+    const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = (wish) => real(wish.video ? { ...wish, video: { ...wish.video, width: 480, height: 270, frameRate: 5 } } : wish);
+  }`,
+  firstVisit: 'globalThis.firstVisit = true;',
+};

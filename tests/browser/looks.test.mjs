@@ -1,0 +1,141 @@
+/*
+ * Every view, in both colour schemes and at five sizes: axe finds nothing, nothing is wider than the
+ * window, and what can be pressed can be seen. Pictures of the views are kept in target/screenshots.
+ */
+
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { connect, DESKTOP, devices, everybody, online, open, PHONE, serve, test, usersFile } from './harness.mjs';
+
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const SIZES = [{ width: 280, height: 653 }, PHONE, DESKTOP, { width: 1920, height: 1080 }, { width: 640, height: 400 }];
+
+async function look(person, name) {
+  const { page } = person;
+  await person.eval(axe);
+  for (const colorScheme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
+    for (const size of SIZES) {
+      await page.setViewportSize(size);
+      const place = `${name}, ${colorScheme}, ${size.width}×${size.height}`;
+      const { violations, wide, hidden } = await person.eval(async () => {
+        const result = await globalThis.axe.run({ resultTypes: ['violations'] });
+        const shown = (element) => element.checkVisibility() && element.getClientRects().length > 0;
+        const all = [...document.querySelectorAll('button, input, select, video')].filter(shown);
+        return {
+          violations: result.violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => html.slice(0, 120) + failureSummary).join('; ')}`),
+          wide: [document.documentElement, document.getElementById('main')].filter((one) => one.scrollWidth > one.clientWidth)
+            .flatMap((one) => [...one.querySelectorAll('*')].filter(shown).filter((element) => element.getBoundingClientRect().right > innerWidth).map(({ outerHTML }) => outerHTML.slice(0, 90))),
+          hidden: all.filter((element) => { const box = element.getBoundingClientRect(); return box.left < -1 || box.right > innerWidth + 1; }).map(({ id, outerHTML }) => id || outerHTML.slice(0, 80)),
+        };
+      });
+      assert.deepEqual(violations, [], place);
+      assert.deepEqual(wide, [], `${place} is wider than the window`);
+      assert.deepEqual(hidden, [], `${place}: outside of the window`);
+      if (size === PHONE || size === DESKTOP) await person.shot(`${name}-${size === PHONE ? 'phone' : 'desktop'}-${colorScheme}`);
+    }
+  }
+  await page.setViewportSize(DESKTOP);
+}
+
+test('logging in', async () => {
+  const users = await usersFile('Anna');
+  const server = await serve();
+  await look(await open(server.url), 'login');
+  await look(await open(`${server.url}#call=Anna`), 'login-invitation');
+  const closed = await serve('--users', users.file);
+  const anna = await open(closed.url, 'Anna');
+  await anna.field('Your name').fill('Anna');
+  await anna.page.getByLabel('Your token').fill('wrong');
+  await anna.press('Go online');
+  await anna.notice('do not belong together');
+  await look(anna, 'login-token');
+  await anna.eval(() => localStorage.setItem('name', 'Bob'));
+  await anna.page.goto(`${closed.url}?again#user=Anna&token=${users.tokens.Anna}`);
+  await anna.button('Go online as Anna').waitFor();
+  await look(anna, 'login-other-user');
+});
+
+test('at home, called and calling', async () => {
+  const server = await serve();
+  const anna = await online(server, 'Anna', { init: devices.firstVisit });
+  await look(anna, 'home');
+  await anna.eval(() => localStorage.setItem('people', JSON.stringify(['Grandmother', 'Bob', 'a very long name that somebody chose '.repeat(3).trim()])));
+  await anna.page.reload();
+  await anna.notice('You are online as');
+  await anna.call('Nobody');
+  await anna.press('Call Nobody now');
+  await anna.sees('Nobody is not online');
+  const bob = await online(server, 'Bob');
+  await bob.call('Anna');
+  await anna.banner('Bob is calling');
+  await look(anna, 'home-ringing');
+  await look(bob, 'calling');
+  await bob.press('Hang up');
+  await anna.sees('Missed call');
+  await anna.eval(() => { location.hash = '#call=Cleo'; });
+  await anna.sees('Cleo asks you to call');
+  await look(anna, 'home-full');
+  await anna.press('Check camera and sound');
+  await anna.sees('Nobody sees or hears you yet');
+  await look(anna, 'preview');
+});
+
+test('asked for a permission', async () => {
+  const server = await serve();
+  const anna = await online(server, 'Anna', { init: devices.prompting });
+  await anna.call('Bob');
+  await anna.sees('Your browser asks');
+  await look(anna, 'asking');
+});
+
+test('in a call', async () => {
+  const server = await serve();
+  const anna = await online(server, 'Anna', { init: devices.screen });
+  const [bob, cleo] = await everybody(server, 'Bob', 'Cleo');
+  await connect(anna, bob);
+  await look(anna, 'call');
+  await bob.press('Camera off');
+  await bob.press('Mute');
+  await anna.page.locator('.tile.unseen', { hasText: 'Bob' }).waitFor();
+  await cleo.call('Anna');
+  await anna.banner('Cleo is calling and wants to join');
+  await look(anna, 'call-knock');
+  await anna.press('Let in');
+  await anna.sees_pictures_of('Cleo');
+  await look(anna, 'call-group');
+  await anna.press('Chat');
+  await anna.field('Write a message').fill('See https://example.com/a for the menu');
+  await anna.page.keyboard.press('Enter');
+  await bob.page.getByRole('button', { name: /^Chat/ }).click();
+  await bob.field('Write a message').fill('Looks good. Shall we say seven?');
+  await bob.page.keyboard.press('Enter');
+  await anna.sees('Shall we say seven?');
+  await look(anna, 'call-chat');
+  await anna.press('Add');
+  await look(anna, 'call-add');
+  await anna.press('Settings');
+  await look(anna, 'call-settings');
+  await anna.press('Settings');
+  await cleo.press('Hang up');
+  await anna.press('Share screen');
+  await bob.page.locator('.tile[data-screen]').waitFor();
+  await look(bob, 'call-screen');
+});
+
+test('no movement for those who want none, and the system’s colours for those who set them', async () => {
+  const server = await serve();
+  const [anna, bob] = await everybody(server, 'Anna', 'Bob');
+  await anna.page.emulateMedia({ reducedMotion: 'reduce', forcedColors: 'active' });
+  await bob.call('Anna');
+  await anna.banner('Bob is calling');
+  assert.equal(await anna.eval(() => getComputedStyle(document.getElementById('banner')).animationName), 'none');
+  await anna.shot('home-ringing-forced-colours');
+  // By keyboard alone: from the heading on, the first stop answers.
+  await anna.settled();
+  await anna.page.keyboard.press('Tab');
+  assert.equal(await anna.eval(() => document.activeElement.textContent), 'Answer');
+  await anna.page.keyboard.press('Enter');
+  await anna.sees_pictures_of('Bob');
+});
