@@ -97,7 +97,7 @@ pub enum Fault {
 pub enum LoginRefusal {
     /// Somebody else, or the sender, has it.
     NameTaken,
-    /// Not what [`is_valid_name`] allows.
+    /// Not a valid name.
     InvalidName,
     /// The server has a list of users, and this name with this token is not on it.
     Unauthorized,
@@ -107,7 +107,7 @@ impl<'a> Envelope<'a> {
     /// Reads a message.
     ///
     /// ```
-    /// use signal_server::protocol::{Envelope, Signal};
+    /// use signal_server::signaling::protocol::{Envelope, Signal};
     ///
     /// let text = r#"{"signalType":"offer","fromUser":"alice","toUser":7,"sdp":{"type":"offer"}}"#;
     /// let envelope = Envelope::parse(text).unwrap();
