@@ -6,8 +6,8 @@
 //!    └───┴► receive                              waits for bytes, with no lock
 //! ```
 //!
-//! No thread holds two locks, and no lock is held while waiting for a client. A message is read under
-//! this client's lock, and sent under the recipient's.
+//! No thread holds the locks of two clients, or of a client and the map, and no lock is held while
+//! waiting for a client. A message is read under this client's lock, and sent under the recipient's.
 //!
 //! Only this thread ends this connection. All other threads call `ClientSocket::disconnect`; this
 //! thread wakes from its `recv` and cleans up.
@@ -16,7 +16,7 @@ mod login;
 mod relay;
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -194,20 +194,19 @@ impl Client {
     }
 
     /// Waits for bytes from the client, and pings it when none come. The only place where a client's
-    /// thread waits for long. Not inlined, so that the buffer's part of the stack is used by the
-    /// handling of messages, too.
-    #[inline(never)]
+    /// thread waits for long.
     fn receive(&mut self) -> Result<(), DisconnectReason> {
-        let mut buffer = [0; RECV_BUFFER];
+        // One `recv` for each call. An array would have to be filled with zeros each time.
+        let mut reader = BufReader::with_capacity(RECV_BUFFER, &self.peer.socket.stream);
         let Timeouts { idle, pong, .. } = self.shared.timeouts;
         let mut progress_at_ping = None;
         loop {
-            match (&self.peer.socket.stream).read(&mut buffer) {
-                Ok(0) if self.shared.stopping.load(Ordering::Relaxed) => {
+            match reader.fill_buf() {
+                Ok([]) if self.shared.stopping.load(Ordering::Relaxed) => {
                     return Err(DisconnectReason::Stopping);
                 }
-                Ok(0) => return Err(DisconnectReason::ConnectionLost),
-                Ok(count) => {
+                Ok([]) => return Err(DisconnectReason::ConnectionLost),
+                Ok(received) => {
                     if progress_at_ping.is_some() {
                         self.peer
                             .socket
@@ -215,7 +214,6 @@ impl Client {
                             .set_read_timeout(Some(idle))
                             .map_err(connection_lost)?;
                     }
-                    let received = buffer.get(..count).unwrap_or_default();
                     self.peer.with(|websocket| websocket.get_mut().feed(received));
                     return Ok(());
                 }
@@ -325,6 +323,7 @@ mod tests {
     use crate::signaling::socket::ClientSocket;
     use crate::signaling::transport::Transport;
     use crate::web::request::Site;
+    use std::io::Read;
     use std::net::{TcpListener, TcpStream};
     use std::sync::atomic::AtomicBool;
     use tungstenite::WebSocket;

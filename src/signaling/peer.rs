@@ -168,9 +168,12 @@ impl Peer {
         }
         let peer = self.clone();
         if let Err(error) = threads::spawn("flusher", FLUSHER_STACK, move || peer.flush()) {
-            warn!("disconnecting a slow reader: cannot start a thread: {error}");
             self.socket.disconnect();
             websocket.get_mut().discard_buffered();
+            // Without the lock, because standard error may be a pipe that is full.
+            MutexGuard::unlocked(websocket, || {
+                warn!("disconnecting a slow reader: cannot start a thread: {error}");
+            });
         }
     }
 
