@@ -16,7 +16,7 @@ mod login;
 mod relay;
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -194,19 +194,20 @@ impl Client {
     }
 
     /// Waits for bytes from the client, and pings it when none come. The only place where a client's
-    /// thread waits for long.
+    /// thread waits for long. Not inlined, so that the buffer's part of the stack is used by the
+    /// handling of messages, too.
+    #[inline(never)]
     fn receive(&mut self) -> Result<(), DisconnectReason> {
-        // One `recv` for each call. An array would have to be filled with zeros each time.
-        let mut reader = BufReader::with_capacity(RECV_BUFFER, &self.peer.socket.stream);
+        let mut buffer = [0; RECV_BUFFER];
         let Timeouts { idle, pong, .. } = self.shared.timeouts;
         let mut progress_at_ping = None;
         loop {
-            match reader.fill_buf() {
-                Ok([]) if self.shared.stopping.load(Ordering::Relaxed) => {
+            match (&self.peer.socket.stream).read(&mut buffer) {
+                Ok(0) if self.shared.stopping.load(Ordering::Relaxed) => {
                     return Err(DisconnectReason::Stopping);
                 }
-                Ok([]) => return Err(DisconnectReason::ConnectionLost),
-                Ok(received) => {
+                Ok(0) => return Err(DisconnectReason::ConnectionLost),
+                Ok(count) => {
                     if progress_at_ping.is_some() {
                         self.peer
                             .socket
@@ -214,6 +215,7 @@ impl Client {
                             .set_read_timeout(Some(idle))
                             .map_err(connection_lost)?;
                     }
+                    let received = buffer.get(..count).unwrap_or_default();
                     self.peer.with(|websocket| websocket.get_mut().feed(received));
                     return Ok(());
                 }
@@ -323,7 +325,6 @@ mod tests {
     use crate::signaling::socket::ClientSocket;
     use crate::signaling::transport::Transport;
     use crate::web::request::Site;
-    use std::io::Read;
     use std::net::{TcpListener, TcpStream};
     use std::sync::atomic::AtomicBool;
     use tungstenite::WebSocket;
