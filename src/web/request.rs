@@ -296,7 +296,6 @@ fn response(status: StatusCode, content_type: &str, body: &str) -> Vec<u8> {
          Cross-Origin-Opener-Policy: same-origin\r\n\
          X-Content-Type-Options: nosniff\r\n\
          Referrer-Policy: no-referrer\r\n\
-         Cross-Origin-Opener-Policy: same-origin\r\n\
          Cache-Control: no-cache\r\n\
          Connection: {connection}\r\n\
          {more}\r\n{body}",

@@ -1,9 +1,10 @@
 //! The life of a connection: keepalive, deadlines, and its end.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{Link, Local, PATIENCE, Server, message, read_to_end, wait_until};
+use crate::common::{Link, Local, PATIENCE, Server, big, message, read_to_end, wait_until};
 use serde_json::json;
 use signal_server::limits::Timeouts;
 use tungstenite::{Error, Message};
@@ -13,6 +14,7 @@ crate::over_plain_and_tls! {
     an_idle_client_is_pinged_and_stays_if_it_answers
     a_silent_client_is_disconnected_and_its_partner_told
     a_client_that_drips_bytes_is_alive
+    a_silent_client_that_takes_data_is_alive
     a_handshake_has_a_deadline_over_all_its_reads
     who_does_not_answer_a_close_is_disconnected
     a_stopping_server_closes_with_1001
@@ -81,6 +83,30 @@ fn a_client_that_drips_bytes_is_alive(link: Link) {
     }
     assert!(started.elapsed() > idle + pong);
     assert_eq!(alice.receive(), text);
+}
+
+/// Its pong is behind what it has not read yet.
+fn a_silent_client_that_takes_data_is_alive(link: Link) {
+    let (idle, pong) = (Duration::from_millis(500), Duration::from_millis(500));
+    let server = Local::start(Timeouts { idle, pong, ..Timeouts::default() });
+    let mut alice = server.door.login(link, "alice");
+    let bob = server.door.login(link, "bob");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                alice.send(&big("alice", "bob"));
+                alice.send_json(&json!({"signalType": "mark"}));
+                while alice.receive_json()["signalType"] != "mark" {}
+            }
+        });
+        let (mut part, started) = (vec![0; 64 * 1024], Instant::now());
+        while started.elapsed() < 4 * (idle + pong) {
+            assert!((&bob.socket).read(&mut part).unwrap() > 0, "disconnected");
+            std::thread::sleep(Duration::from_millis(20)); // this is what makes him slow
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }
 
 fn a_handshake_has_a_deadline_over_all_its_reads(link: Link) {
