@@ -30,7 +30,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message, Utf8Bytes};
 
-use crate::limits::{RECV_BUFFER, Timeouts};
+use crate::limits::{PACING_DELAY, RECV_BUFFER, Timeouts};
 use crate::signaling::connections::ConnectionPermit;
 use crate::signaling::peer::Peer;
 use crate::signaling::protocol::{Envelope, Fault, Signal};
@@ -160,7 +160,8 @@ impl Client {
         if delay.is_zero() {
             return Ok(());
         }
-        thread::sleep(delay);
+        // Not all for the same time, or a crowd of clients would always wake up together.
+        thread::sleep(delay + PACING_DELAY * u32::from(self.address.port() % 256) / 256);
         // What has been received could take minutes at this rate.
         if self.peer.socket.is_disconnected() {
             return Err(DisconnectReason::ConnectionLost);

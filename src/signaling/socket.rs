@@ -22,9 +22,9 @@ impl ClientSocket {
         let _ = self.stream.shutdown(Shutdown::Both); // An error means that it is disconnected.
     }
 
-    /// Whether some thread has disconnected the client. What has been received can still be read, but
-    /// should not be handled.
+    /// Whether some thread has disconnected the client, or the client has reset the connection. What has
+    /// been received can still be read, but should not be handled.
     pub fn is_disconnected(&self) -> bool {
-        self.disconnected.load(Ordering::Relaxed)
+        self.disconnected.load(Ordering::Relaxed) || !matches!(self.stream.take_error(), Ok(None))
     }
 }

@@ -260,7 +260,8 @@ impl Write for BufferedSocket {
         if !self.flushing && self.write_buffer.is_empty() {
             sent = match SockRef::from(&self.socket.stream).send_with_flags(bytes, DONT_WAIT) {
                 Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => 0,
-                result => result?,
+                // The client's own thread must not handle what it has received before this.
+                result => result.inspect_err(|_| self.socket.disconnect())?,
             };
         }
         self.write_buffer.extend_from_slice(bytes.get(sent..).unwrap_or_default());
