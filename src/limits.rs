@@ -46,8 +46,8 @@ pub const HANDSHAKE_READS: usize = 16;
 /// towards its message rate.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A connection that has been handling received bytes for this long counts as alive.
-pub const PROCESSING_TIME: Duration = Duration::from_millis(100);
+/// A connection whose thread has been probing another one for this long counts as alive.
+pub const PROBING_TIME: Duration = Duration::from_millis(100);
 
 // ---- who may log in ----
 

@@ -111,7 +111,7 @@ impl Client {
         match reason {
             DisconnectReason::ConnectionLost
             | DisconnectReason::KeepaliveTimeout
-            | DisconnectReason::Panicked => self.peer.socket.disconnect(),
+            | DisconnectReason::Panicked => self.peer.abort(&self.shared.timeouts),
             DisconnectReason::Closed => self.peer.close(None, &self.shared.timeouts),
             DisconnectReason::Violation(code, reason) => self.close_with(code, reason),
             DisconnectReason::Stopping => self.close_with(CloseCode::Away, "server is stopping"),
@@ -163,7 +163,7 @@ impl Client {
         // Not all for the same time, or a crowd of clients would always wake up together.
         thread::sleep(delay + PACING_DELAY * u32::from(self.address.port() % 256) / 256);
         // What has been received could take minutes at this rate.
-        if self.peer.socket.is_disconnected() {
+        if self.peer.socket.is_lost() {
             return Err(DisconnectReason::ConnectionLost);
         }
         if self.shared.stopping.load(Ordering::Relaxed) {
@@ -204,7 +204,10 @@ impl Client {
         let mut progress_at_ping = None;
         loop {
             match (&self.peer.socket.stream).read(&mut buffer) {
-                Ok(0) if self.shared.stopping.load(Ordering::Relaxed) => {
+                Ok(_) if self.peer.socket.is_disconnected() => {
+                    return Err(DisconnectReason::ConnectionLost);
+                }
+                Ok(_) if self.shared.stopping.load(Ordering::Relaxed) => {
                     return Err(DisconnectReason::Stopping);
                 }
                 Ok(0) => return Err(DisconnectReason::ConnectionLost),

@@ -14,7 +14,7 @@ use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Message, Utf8Bytes, WebSocket};
 
-use crate::limits::{FLUSHER_STACK, PROBE_INTERVAL, PROCESSING_TIME, Timeouts};
+use crate::limits::{FLUSHER_STACK, PROBE_INTERVAL, PROBING_TIME, Timeouts};
 use crate::signaling::socket::ClientSocket;
 use crate::signaling::transport::{self, Transport, is_timeout};
 use crate::threads;
@@ -105,11 +105,12 @@ impl Peer {
             if transport.last_pong >= ping {
                 return true;
             }
-            let wake = match transport.processing {
-                // Perhaps it is handling its close frame. Perhaps it is probing us, for our own name.
-                Some(since) if now < since + PROCESSING_TIME => since + PROCESSING_TIME,
+            let wake = match transport.probing {
+                // Perhaps it is probing us, for our own name: then neither of us sees a pong.
+                Some(since) if now < since + PROBING_TIME => since + PROBING_TIME,
                 Some(_) => return true,
-                None if transport.pings_sent >= ping => deadline,
+                // Perhaps it is handling its close frame.
+                None if transport.processing || transport.pings_sent >= ping => deadline,
                 None => match transport.last_ping {
                     // Not pinged more often than this, however many logins want its name.
                     Some(last) if now < last + PROBE_INTERVAL => last + PROBE_INTERVAL,
@@ -125,7 +126,7 @@ impl Peer {
             activity.wait_until(&mut websocket, wake.min(deadline));
         }
         let transport = websocket.get_mut();
-        let alive = transport.processing.is_some() || transport.progress() != progress;
+        let alive = transport.processing || transport.progress() != progress;
         if !alive {
             self.socket.disconnect();
         }
@@ -152,13 +153,22 @@ impl Peer {
             }
             websocket.get_mut().shutdown_tls();
         });
-        let mut websocket = self.websocket.lock();
-        let activity = websocket.get_ref().activity.clone();
-        let flushing = |websocket: &mut WebSocket<Transport>| websocket.get_mut().is_flushing();
-        activity.wait_while_for(&mut websocket, flushing, timeouts.stall);
-        drop(websocket);
+        self.wait_for_flusher(timeouts);
         transport::drain(&self.socket.stream, timeouts.drain);
         self.socket.disconnect();
+    }
+
+    /// Ends the connection at once. Only the client's own thread calls this.
+    pub fn abort(&self, timeouts: &Timeouts) {
+        self.socket.disconnect();
+        self.wait_for_flusher(timeouts); // It ends, too, and must not outlive the connection's place.
+    }
+
+    fn wait_for_flusher(&self, timeouts: &Timeouts) {
+        let mut websocket = self.websocket.lock();
+        let activity = websocket.get_ref().activity.clone();
+        let is_flushing = |websocket: &mut WebSocket<Transport>| websocket.get_mut().is_flushing();
+        activity.wait_while_for(&mut websocket, is_flushing, timeouts.stall);
     }
 
     /// Starts the flusher, if there is something left to send and no flusher yet.

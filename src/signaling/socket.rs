@@ -22,9 +22,14 @@ impl ClientSocket {
         let _ = self.stream.shutdown(Shutdown::Both); // An error means that it is disconnected.
     }
 
-    /// Whether some thread has disconnected the client, or the client has reset the connection. What has
-    /// been received can still be read, but should not be handled.
+    /// Whether some thread has disconnected the client. What was received before can still be read, but
+    /// must not be handled.
     pub fn is_disconnected(&self) -> bool {
-        self.disconnected.load(Ordering::Relaxed) || !matches!(self.stream.take_error(), Ok(None))
+        self.disconnected.load(Ordering::Relaxed)
+    }
+
+    /// The same, or whether the client has reset the connection.
+    pub fn is_lost(&self) -> bool {
+        self.is_disconnected() || !matches!(self.stream.take_error(), Ok(None))
     }
 }

@@ -11,6 +11,7 @@
 //!     └──── write buffer ◄─────┘                                   the flusher, while there is one
 //! ```
 
+use std::collections::VecDeque;
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -30,8 +31,10 @@ pub struct Transport {
     stream: MaybeTls,
     /// The owning thread has stopped reading; treat the user as offline.
     pub closed: bool,
-    /// Since when the owning thread has been handling received bytes. It cannot see a pong meanwhile.
-    pub processing: Option<Instant>,
+    /// The owning thread is handling received bytes. It cannot see a pong meanwhile.
+    pub processing: bool,
+    /// Since when the owning thread has been probing another connection, perhaps one that probes this.
+    pub probing: Option<Instant>,
     /// How often received bytes have been handled.
     reads_seen: u64,
     /// How many pings other logins have sent to this client, when the last one was sent, and which
@@ -52,7 +55,7 @@ enum MaybeTls {
 struct BufferedSocket {
     socket: Arc<ClientSocket>,
     read_buffer: Cursor<Vec<u8>>,
-    write_buffer: Vec<u8>,
+    write_buffer: VecDeque<u8>,
     /// The flusher is running. Nobody else may send meanwhile, to keep the order of bytes.
     flushing: bool,
     /// How many parts of the write buffer the flusher has sent.
@@ -85,7 +88,7 @@ impl Transport {
         let socket = BufferedSocket {
             socket,
             read_buffer: Cursor::default(),
-            write_buffer: Vec::new(),
+            write_buffer: VecDeque::new(),
             flushing: false,
             parts_sent: 0,
             handshake_deadline: Some(Instant::now() + timeouts.handshake),
@@ -97,7 +100,8 @@ impl Transport {
                 Some(acceptor) => MaybeTls::Tls(tls::accept(acceptor, socket)?),
             },
             closed: false,
-            processing: Some(Instant::now()),
+            processing: true,
+            probing: None,
             reads_seen: 0,
             pings_sent: 0,
             last_ping: None,
@@ -120,7 +124,7 @@ impl Transport {
     /// Hands over received bytes. What was fed before has been read to the end.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.socket().read_buffer = Cursor::new(bytes.to_vec());
-        self.processing = Some(Instant::now());
+        self.processing = true;
     }
 
     /// The client has answered a ping. Its number shows whether it is one of those for a probe.
@@ -134,14 +138,20 @@ impl Transport {
 
     /// Everything that was fed has been handled.
     pub fn processed(&mut self) {
-        self.processing = None;
+        self.processing = false;
         self.reads_seen += 1;
+        self.activity.notify_all();
+    }
+
+    /// The owning thread begins or ends to probe another connection.
+    pub fn set_probing(&mut self, probing: bool) {
+        self.probing = probing.then(Instant::now);
         self.activity.notify_all();
     }
 
     /// The owning thread will read no more.
     pub fn close(&mut self) {
-        self.processing = None;
+        self.processing = false;
         self.closed = true;
         self.activity.notify_all();
     }
@@ -182,7 +192,7 @@ impl Transport {
         let length = socket.write_buffer.len().min(FLUSH_PART);
         let part: Vec<u8> = socket.write_buffer.drain(..length).collect();
         if part.is_empty() {
-            socket.write_buffer = Vec::new(); // An idle client keeps no buffer.
+            socket.write_buffer = VecDeque::new(); // An idle client keeps no buffer.
             socket.flushing = false;
         }
         self.activity.notify_all();
@@ -264,7 +274,7 @@ impl Write for BufferedSocket {
                 result => result.inspect_err(|_| self.socket.disconnect())?,
             };
         }
-        self.write_buffer.extend_from_slice(bytes.get(sent..).unwrap_or_default());
+        self.write_buffer.extend(bytes.get(sent..).unwrap_or_default());
         Ok(bytes.len())
     }
 

@@ -112,7 +112,7 @@ fn every_timer_has_its_value() {
         ("timeouts.stop", stop),
         ("PACING_DELAY", limits::PACING_DELAY),
         ("PROBE_INTERVAL", limits::PROBE_INTERVAL),
-        ("PROCESSING_TIME", limits::PROCESSING_TIME),
+        ("PROBING_TIME", limits::PROBING_TIME),
         ("BURST_SECONDS", Duration::from_secs(limits::BURST_SECONDS)),
         ("LOGIN_DELAY", limits::LOGIN_DELAY),
         ("EVICTION_AGE", limits::EVICTION_AGE),

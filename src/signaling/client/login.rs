@@ -113,8 +113,11 @@ impl Client {
             Ok(registration) => return Some(registration),
             Err(holder) => holder,
         };
-        if holder.probe(timeouts.probe) {
-            return None;
+        self.peer.with(|websocket| websocket.get_mut().set_probing(true));
+        let is_alive = holder.probe(timeouts.probe);
+        self.peer.with(|websocket| websocket.get_mut().set_probing(false));
+        if is_alive {
+            return registry.register(name, &self.peer).ok(); // It may have another name by now.
         }
         info!("{} takes over {name:?} from a closed connection", self.address);
         // The holder's thread tells its partners first: they get `leave` before anything new.

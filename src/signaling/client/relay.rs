@@ -56,15 +56,22 @@ impl Client {
     fn relay_leave(&self, from: &str, to: &str, text: &Utf8Bytes) -> Result<(), Fault> {
         let Shared { registry, limits, .. } = &*self.shared;
         // One for each call may use the room that is set aside for the ends of calls.
-        let bound = match registry.end_call(from, to) {
-            Some(_) => limits.write_buffer_with_leaves(),
-            None => limits.write_buffer(),
+        let was_partner = registry.end_call(from, to).is_some();
+        let bound = match was_partner {
+            true => limits.write_buffer_with_leaves(),
+            false => limits.write_buffer(),
         };
         let Ok(peer) = self.find(to) else {
             return Ok(());
         };
         match peer.send(text.clone(), bound) {
-            Err(SendError::Full) => Err(Fault::UserUnreachable(to.into())),
+            Err(SendError::Full) => {
+                if was_partner {
+                    // The recipient has not been told. An error means that it is leaving.
+                    let _ = registry.start_call(from, to, usize::MAX);
+                }
+                Err(Fault::UserUnreachable(to.into()))
+            }
             Ok(()) | Err(SendError::Closed) => Ok(()),
         }
     }
