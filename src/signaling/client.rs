@@ -157,13 +157,15 @@ impl Client {
     fn charge_rate(&mut self) -> Result<(), DisconnectReason> {
         self.peer.wait_for_room(self.shared.limits.write_buffer());
         let delay = self.rate.charge(Instant::now());
-        if delay.is_zero() {
-            return Ok(());
+        if !delay.is_zero() {
+            // Not all for the same time, or a crowd of clients would always wake up together.
+            thread::sleep(delay + PACING_DELAY * u32::from(self.address.port() % 256) / 256);
+            if self.peer.socket.is_reset() {
+                return Err(DisconnectReason::ConnectionLost);
+            }
         }
-        // Not all for the same time, or a crowd of clients would always wake up together.
-        thread::sleep(delay + PACING_DELAY * u32::from(self.address.port() % 256) / 256);
-        // What has been received could take minutes at this rate.
-        if self.peer.socket.is_lost() {
+        // What has been received could take minutes to handle.
+        if self.peer.socket.is_disconnected() {
             return Err(DisconnectReason::ConnectionLost);
         }
         if self.shared.stopping.load(Ordering::Relaxed) {

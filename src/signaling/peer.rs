@@ -206,11 +206,13 @@ impl Peer {
     /// Sends all of `part`. Each `send` has the socket's timeout to make progress.
     fn send_part(&self, mut part: &[u8]) -> io::Result<()> {
         while !part.is_empty() {
-            match (&self.socket.stream).write(part) {
-                Ok(count) => part = part.get(count..).unwrap_or_default(),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+            let sent = match (&self.socket.stream).write(part) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                // Linux wakes a `send` when a third of the buffer is free. There may be less by now.
+                Err(error) if is_timeout(&error) => transport::send_now(&self.socket.stream, part)?,
+                result => result?,
+            };
+            part = part.get(sent..).unwrap_or_default();
             self.websocket.lock().get_mut().part_sent();
         }
         Ok(())

@@ -28,8 +28,8 @@ impl ClientSocket {
         self.disconnected.load(Ordering::Relaxed)
     }
 
-    /// The same, or whether the client has reset the connection.
-    pub fn is_lost(&self) -> bool {
-        self.is_disconnected() || !matches!(self.stream.take_error(), Ok(None))
+    /// Whether the client has reset the connection. What was received before can still be read.
+    pub fn is_reset(&self) -> bool {
+        !matches!(self.stream.take_error(), Ok(None))
     }
 }

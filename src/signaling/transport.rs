@@ -268,7 +268,7 @@ impl Write for BufferedSocket {
         }
         let mut sent = 0;
         if !self.flushing && self.write_buffer.is_empty() {
-            sent = match SockRef::from(&self.socket.stream).send_with_flags(bytes, DONT_WAIT) {
+            sent = match send_now(&self.socket.stream, bytes) {
                 Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => 0,
                 // The client's own thread must not handle what it has received before this.
                 result => result.inspect_err(|_| self.socket.disconnect())?,
@@ -281,6 +281,11 @@ impl Write for BufferedSocket {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Sends what the socket takes without waiting.
+pub fn send_now(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    SockRef::from(socket).send_with_flags(bytes, DONT_WAIT)
 }
 
 /// Whether this is how a socket reports that its timeout has passed.

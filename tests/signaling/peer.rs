@@ -20,6 +20,7 @@ crate::over_plain_and_tls! {
     a_user_with_twelve_stalled_partners_has_the_name_again_at_once
     a_slow_reader_delays_nobody
     a_recipient_that_comes_back_has_all_that_was_not_refused
+    a_leave_that_is_refused_leaves_the_call_standing
     a_client_that_floods_and_reads_nothing_waits_for_itself
     a_stalled_holder_loses_its_name
     many_who_want_a_name_wake_its_holder_ten_times_a_second
@@ -179,6 +180,31 @@ fn a_recipient_that_comes_back_has_all_that_was_not_refused(link: Link) {
         assert_eq!(bob.receive(), sent);
     }
     bob.heard_nothing_from(&mut alice, "alice", "bob");
+}
+
+/// So that the recipient hears of its end later.
+fn a_leave_that_is_refused_leaves_the_call_standing(link: Link) {
+    let server = with_stall_timeout(HOUR);
+    let mut alice = server.door.login(link, "alice");
+    let mut bob = server.door.login(link, "bob");
+    alice.send_json(&message("offer", "alice", "bob", json!(1)));
+    wait_until("a leave is refused", || {
+        send_until_unreachable(&mut alice, "alice", "bob");
+        // As large as what was refused. The network may have taken something meanwhile.
+        let leave = big("alice", "bob").replacen("candidate", "leave", 1);
+        alice.send(&leave);
+        let answer = alice.ask(&json!({"signalType": "mark"}));
+        if answer["signalType"] == "mark" {
+            alice.send_json(&message("offer", "alice", "bob", json!(1)));
+            return false;
+        }
+        assert_eq!(answer["code"], "user-unreachable");
+        true
+    });
+    alice.kill();
+    let expected =
+        json!({"msgType": "other", "signalType": "leave", "fromUser": "alice", "toUser": "bob"});
+    wait_until("bob is told", || bob.receive_json() == expected);
 }
 
 /// A client's own replies wait for it, too, and so does the reading of its messages.

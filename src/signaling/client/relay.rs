@@ -4,6 +4,7 @@ use log::debug;
 use tungstenite::Utf8Bytes;
 
 use super::Client;
+use crate::limits::MAX_LEAVE;
 use crate::names::is_valid_name;
 use crate::signaling::peer::{Peer, SendError};
 use crate::signaling::protocol::{Envelope, Fault, Signal};
@@ -55,9 +56,9 @@ impl Client {
     /// The end of a call. A recipient who is not there needs no message.
     fn relay_leave(&self, from: &str, to: &str, text: &Utf8Bytes) -> Result<(), Fault> {
         let Shared { registry, limits, .. } = &*self.shared;
-        // One for each call may use the room that is set aside for the ends of calls.
+        // One for each call, of the usual length, may use the room that is set aside for the ends of calls.
         let was_partner = registry.end_call(from, to).is_some();
-        let bound = match was_partner {
+        let bound = match was_partner && text.len() <= MAX_LEAVE {
             true => limits.write_buffer_with_leaves(),
             false => limits.write_buffer(),
         };
