@@ -67,7 +67,7 @@ pub const LOGIN_WINDOW: Duration = Duration::from_secs(60);
 /// [`Timeouts::stop`], so that a server that stops can still send its close frame.
 pub const LOGIN_DELAY: Duration = Duration::from_millis(1500);
 
-/// Most addresses with failed logins that are remembered, 24 bytes each. After that, a new address
+/// Most addresses with failed logins that are remembered, about 50 bytes each. After that, a new address
 /// replaces the oldest.
 pub const LOGIN_ADDRESSES: usize = 1024;
 

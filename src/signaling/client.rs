@@ -1,7 +1,7 @@
 //! One client's life on its own thread: messages until the connection ends.
 //!
 //! ```text
-//!   run ─┬► process_buffered ─► next_message     one message, under this client's lock
+//! serve ─┬► process_buffered ─► next_message     one message, under this client's lock
 //!    ▲   │                       └► handle ─► login, or relay ─► Peer::send
 //!    └───┴► receive                              waits for bytes, with no lock
 //! ```
@@ -197,7 +197,7 @@ impl Client {
     }
 
     /// Waits for bytes from the client, and pings it when none come. The only place where a client's
-    /// thread waits for long. Not inlined, so that the buffer's part of the stack is used by the
+    /// thread waits while its client is quiet. Not inlined, so that the buffer's part of the stack is used by the
     /// handling of messages, too.
     #[inline(never)]
     fn receive(&mut self) -> Result<(), DisconnectReason> {

@@ -40,6 +40,7 @@ pub fn run(accepted: Accepted) {
     let Some(client) = handshake(accepted) else {
         return;
     };
+    // Through a channel: a `spawn` that fails drops its closure, and the client with it.
     let (sender, receiver) = mpsc::sync_channel::<Box<Client>>(1);
     let serve = move || {
         if let Ok(client) = receiver.recv() {
@@ -47,7 +48,7 @@ pub fn run(accepted: Accepted) {
         }
     };
     match threads::spawn("client", CLIENT_STACK, serve) {
-        Ok(_) => _ = sender.send(client), // It cannot fail: the thread waits for it.
+        Ok(_) => _ = sender.send(client), // The thread waits for it.
         Err(_) => client.run(),
     }
 }

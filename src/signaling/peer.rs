@@ -106,10 +106,10 @@ impl Peer {
                 return true;
             }
             let wake = match transport.probing {
-                // Perhaps it is probing us, for our own name: then neither of us sees a pong.
+                // Its thread is itself in `probe`, perhaps for our name. Then neither sees a pong.
                 Some(since) if now < since + PROBING_TIME => since + PROBING_TIME,
                 Some(_) => return true,
-                // Perhaps it is handling its close frame.
+                // It is handling bytes, perhaps its close frame; or the ping has been sent.
                 None if transport.processing || transport.pings_sent >= ping => deadline,
                 None => match transport.last_ping {
                     // Not pinged more often than this, however many logins want its name.

@@ -37,13 +37,14 @@ pub struct Transport {
     pub probing: Option<Instant>,
     /// How often received bytes have been handled.
     reads_seen: u64,
-    /// How many pings other logins have sent to this client, when the last one was sent, and which
-    /// one the client has answered.
+    /// How many pings other logins have sent to this client.
     pub pings_sent: u64,
+    /// When the last of these pings was sent.
     pub last_ping: Option<Instant>,
+    /// The number of the last of these pings that the client has answered.
     pub last_pong: u64,
-    /// Notified when one of these changes, and when the write buffer shrinks. Shared, because a
-    /// waiting thread lends the client's lock to the wait.
+    /// Notified when something changes that a thread may wait for. In an `Arc`, because a wait borrows
+    /// the guard of the lock, and this lies behind it.
     pub activity: Arc<Condvar>,
 }
 
