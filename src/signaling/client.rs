@@ -164,7 +164,7 @@ impl Client {
                 return Err(DisconnectReason::ConnectionLost);
             }
         }
-        // What has been received could take minutes to handle.
+        // Handling all received bytes could take minutes.
         if self.peer.socket.is_disconnected() {
             return Err(DisconnectReason::ConnectionLost);
         }

@@ -77,7 +77,7 @@ impl Peer {
     }
 
     /// Waits until the write buffer holds at most `bound` bytes. Only the client's own thread calls
-    /// this: a client that reads nothing is not read from either. It ends at the latest when the
+    /// this: a client that reads nothing is not read from either. The wait ends at the latest when the
     /// flusher disconnects the client.
     pub fn wait_for_room(&self, bound: usize) {
         let mut websocket = self.websocket.lock();

@@ -23,7 +23,7 @@ impl Client {
             return Err(Fault::WrongSender(from.into()));
         }
         let to = envelope.to_user();
-        // What is no name may be long, and is not worth a look-up under the map's lock.
+        // An invalid name may be long, and a look-up would hash all of it under the map's lock.
         if !is_valid_name(to) {
             let not_found = Err(Fault::UserNotFound(to.into()));
             return if signal == Signal::Leave { Ok(()) } else { not_found };
@@ -68,7 +68,7 @@ impl Client {
         match peer.send(text.clone(), bound) {
             Err(SendError::Full) => {
                 if was_partner {
-                    // The recipient has not been told. An error means that it is leaving.
+                    // The recipient does not know of the end, so the call goes on. An error means that it is leaving.
                     let _ = registry.start_call(from, to, usize::MAX);
                 }
                 Err(Fault::UserUnreachable(to.into()))
