@@ -33,6 +33,7 @@ pub mod limits;
 pub mod names;
 pub mod addresses;
 pub mod threads;
+pub mod rate;
 pub mod qr;
 
 /// What the operator brings: options, certificate, users, TURN. Skip it on a first reading.
@@ -56,13 +57,10 @@ pub mod web {
 /// How a message travels. Read this.
 pub mod signaling {
     pub mod protocol;
-    pub mod rate;
-    pub mod socket;
     pub mod transport;
     pub mod peer;
     pub mod connections;
     pub mod registry;
-    pub mod shared;
     pub mod client;
     pub mod handshake;
     pub mod server;

@@ -30,8 +30,8 @@ pub const IPV6_PREFIX: u32 = 56;
 
 // ---- how fast ----
 
-/// Burst that a connection may send at once, in seconds of its message rate.
-pub const BURST_SECONDS: u64 = 4;
+/// Burst that a connection may send at once, as the time that its message rate needs for it.
+pub const BURST: Duration = Duration::from_secs(4);
 
 /// Shortest delay before a client over its rate is read from again, so that a flood wakes its thread
 /// five times a second and not at each message. Also the delay before each read beyond
@@ -238,7 +238,7 @@ pub struct Limits {
     /// Largest message, in bytes, at most [`LARGEST_MESSAGE`]. An offer with audio and video has 4 to
     /// 10 KB.
     pub max_message: usize,
-    /// Messages a second from one connection, after a burst of [`BURST_SECONDS`]. A call's start takes
+    /// Messages a second from one connection, after a burst of [`BURST`]. A call's start takes
     /// a few dozen. A message that arrives in parts, of [`RECV_BUFFER`] at most, counts as one for each
     /// part.
     pub max_rate: usize,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 use simple_logger::SimpleLogger;
 
 use crate::limits::{LOG_BURST, LOG_INTERVAL};
+use crate::rate::RateLimiter;
 
 /// Logs this program's lines from `level` up. Does nothing if there is a logger already.
 pub fn start(level: LevelFilter) {
@@ -43,17 +45,10 @@ struct BestEffortLog {
 /// A place in the code that logs: file and line.
 type CallSite = (Option<&'static str>, Option<u32>);
 
-/// The budgets of all places in the code that logged. Clients can't make it grow beyond these.
+/// For each place in the code that logged: its rate, and how many lines were suppressed since its last
+/// one. Clients can't make it grow beyond these places.
 #[derive(Default)]
-struct Pacing(Mutex<HashMap<CallSite, Budget>>);
-
-/// How many lines one place in the code may log now.
-struct Budget {
-    lines: u32,
-    /// When a line was last added to the budget.
-    refilled: Instant,
-    suppressed: u64,
-}
+struct Pacing(Mutex<HashMap<CallSite, (RateLimiter, u64)>>);
 
 impl Pacing {
     /// How many lines from the same place were suppressed since the last one that was printed;
@@ -62,26 +57,15 @@ impl Pacing {
         if record.level() > Level::Info {
             return Some(0); // An operator who asks for debug or trace wants all of it.
         }
-        let full = Budget { lines: LOG_BURST, refilled: now, suppressed: 0 };
-        self.0.lock().entry((record.file_static(), record.line())).or_insert(full).take(now)
-    }
-}
-
-impl Budget {
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        while self.lines < LOG_BURST && now.duration_since(self.refilled) >= LOG_INTERVAL {
-            self.lines += 1;
-            self.refilled += LOG_INTERVAL;
+        let unused = (RateLimiter::new(LOG_INTERVAL, LOG_INTERVAL * LOG_BURST, now), 0);
+        let mut sites = self.0.lock();
+        let (rate, suppressed) =
+            sites.entry((record.file_static(), record.line())).or_insert(unused);
+        if rate.try_charge(now) {
+            return Some(mem::take(suppressed));
         }
-        if self.lines == LOG_BURST {
-            self.refilled = now;
-        }
-        if self.lines == 0 {
-            self.suppressed += 1;
-            return None;
-        }
-        self.lines -= 1;
-        Some(std::mem::take(&mut self.suppressed))
+        *suppressed += 1;
+        None
     }
 }
 

@@ -16,11 +16,11 @@ mod login;
 mod relay;
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -28,16 +28,39 @@ use log::{Level, debug, log};
 use tungstenite::error::ProtocolError;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::{Error, Message, Utf8Bytes};
+use tungstenite::{Error, Message};
 
-use crate::limits::{PACING_DELAY, RECV_BUFFER, Timeouts};
-use crate::signaling::connections::ConnectionPermit;
+use crate::limits::{BURST, Limits, PACING_DELAY, RECV_BUFFER, Timeouts};
+use crate::operator::turn::Turn;
+use crate::operator::users::AllowedUsers;
+use crate::rate::{self, RateLimiter};
+use crate::signaling::connections::{ConnectionPermit, Connections};
 use crate::signaling::peer::Peer;
 use crate::signaling::protocol::{Envelope, Fault, Signal};
-use crate::signaling::rate::RateLimiter;
-use crate::signaling::shared::Shared;
+use crate::signaling::registry::Registry;
 use crate::signaling::transport::is_timeout;
+use crate::web::request::Site;
 use login::Session;
+
+/// What all clients share.
+pub struct Shared {
+    /// Who is online.
+    pub registry: Arc<Registry>,
+    /// Which connections are open.
+    pub connections: Arc<Connections>,
+    /// How much each client may do.
+    pub limits: Limits,
+    /// How long everything may take.
+    pub timeouts: Timeouts,
+    /// What HTTP requests are answered with.
+    pub site: Site,
+    /// Who may log in. `None` for everybody.
+    pub users: Option<AllowedUsers>,
+    /// The TURN server, if there is one.
+    pub turn: Option<Turn>,
+    /// Set once, when the server stops.
+    pub stopping: AtomicBool,
+}
 
 /// A connected client. Only its own thread has this.
 pub struct Client {
@@ -59,13 +82,11 @@ enum DisconnectReason {
     /// The socket was closed or reset, by the client or by `ClientSocket::disconnect`.
     ConnectionLost,
     /// The client sent a close frame, which has been answered.
-    Closed,
+    ClosedByClient,
     /// The client answered neither our ping nor sent anything else.
     KeepaliveTimeout,
-    /// The client broke RFC 6455 or a limit: the close code and its reason.
-    Violation(CloseCode, &'static str),
-    /// The server is stopping.
-    Stopping,
+    /// The server ends it: the close code and its reason.
+    ClosedByServer(CloseCode, &'static str),
     /// A bug in this program. The panic hook has logged where.
     Panicked,
 }
@@ -74,10 +95,11 @@ impl fmt::Display for DisconnectReason {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             DisconnectReason::ConnectionLost => f.write_str("connection lost"),
-            DisconnectReason::Closed => f.write_str("closed by the client"),
+            DisconnectReason::ClosedByClient => f.write_str("closed by the client"),
             DisconnectReason::KeepaliveTimeout => f.write_str("keepalive timeout"),
-            DisconnectReason::Violation(code, reason) => write!(f, "{reason}, closed with {code}"),
-            DisconnectReason::Stopping => f.write_str("server is stopping"),
+            DisconnectReason::ClosedByServer(code, reason) => {
+                write!(f, "{reason}, closed with {code}")
+            }
             DisconnectReason::Panicked => f.write_str("a bug in this server"),
         }
     }
@@ -92,7 +114,7 @@ impl Client {
         permit: ConnectionPermit,
     ) -> Client {
         let now = Instant::now();
-        let rate = RateLimiter::new(shared.limits.max_rate, now);
+        let rate = RateLimiter::new(rate::per_second(shared.limits.max_rate), BURST, now);
         Client { shared, peer, address, session: None, rate, users_checked: now, permit }
     }
 
@@ -100,31 +122,27 @@ impl Client {
     pub fn run(mut self: Box<Self>) {
         let reason = panic::catch_unwind(AssertUnwindSafe(|| self.serve()))
             .unwrap_or(DisconnectReason::Panicked);
-        self.peer.with(|websocket| websocket.get_mut().close());
+        self.peer.with(|websocket| websocket.get_mut().closed = true);
         let level = match (&reason, &self.session) {
             (DisconnectReason::Panicked, _) => Level::Error,
-            (DisconnectReason::Violation(..), _) | (_, Some(_)) => Level::Info,
+            (DisconnectReason::ClosedByServer(..), _) | (_, Some(_)) => Level::Info,
             _ => Level::Debug,
         };
         // Tells the partners, and frees the name, before the client is waited for.
         self.session = None;
+        let (shared, address) = (self.shared.clone(), self.address);
         match reason {
             DisconnectReason::ConnectionLost
             | DisconnectReason::KeepaliveTimeout
-            | DisconnectReason::Panicked => self.peer.abort(&self.shared.timeouts),
-            DisconnectReason::Closed => self.peer.close(None, &self.shared.timeouts),
-            DisconnectReason::Violation(code, reason) => self.close_with(code, reason),
-            DisconnectReason::Stopping => self.close_with(CloseCode::Away, "server is stopping"),
+            | DisconnectReason::Panicked => self.peer.abort(&shared.timeouts),
+            DisconnectReason::ClosedByClient => self.peer.close(None, &shared.timeouts),
+            DisconnectReason::ClosedByServer(code, reason) => {
+                self.peer.close(Some(CloseFrame { code, reason: reason.into() }), &shared.timeouts);
+            }
         }
-        let (shared, address) = (self.shared.clone(), self.address);
         drop(self);
         let open = shared.connections.count();
         log!(level, "{address} disconnected: {reason} ({open} connections open)");
-    }
-
-    fn close_with(&self, code: CloseCode, reason: &'static str) {
-        let frame = CloseFrame { code, reason: reason.into() };
-        self.peer.close(Some(frame), &self.shared.timeouts);
     }
 
     fn serve(&mut self) -> DisconnectReason {
@@ -158,18 +176,25 @@ impl Client {
         self.peer.wait_for_room(self.shared.limits.write_buffer());
         let delay = self.rate.charge(Instant::now());
         if !delay.is_zero() {
-            // Not all for the same time, or a crowd of clients would always wake up together.
-            thread::sleep(delay + PACING_DELAY * u32::from(self.address.port() % 256) / 256);
+            // For several messages' time at once, so that a flood wakes this thread less often. Not all for
+            // the same time, or a crowd of clients would always wake up together.
+            thread::sleep(
+                delay.max(PACING_DELAY) + PACING_DELAY * u32::from(self.address.port() % 256) / 256,
+            );
             if self.peer.socket.is_reset() {
                 return Err(DisconnectReason::ConnectionLost);
             }
         }
-        // Handling all received bytes could take minutes.
+        self.check_open() // Handling all received bytes could take minutes.
+    }
+
+    /// Whether nobody has disconnected this client, and the server is not stopping.
+    fn check_open(&self) -> Result<(), DisconnectReason> {
         if self.peer.socket.is_disconnected() {
             return Err(DisconnectReason::ConnectionLost);
         }
         if self.shared.stopping.load(Ordering::Relaxed) {
-            return Err(DisconnectReason::Stopping);
+            return Err(DisconnectReason::ClosedByServer(CloseCode::Away, "server is stopping"));
         }
         Ok(())
     }
@@ -204,78 +229,68 @@ impl Client {
         let mut buffer = [0; RECV_BUFFER];
         let Timeouts { idle, pong, .. } = self.shared.timeouts;
         let mut progress_at_ping = None;
-        loop {
-            match (&self.peer.socket.stream).read(&mut buffer) {
-                Ok(_) if self.peer.socket.is_disconnected() => {
-                    return Err(DisconnectReason::ConnectionLost);
-                }
-                Ok(_) if self.shared.stopping.load(Ordering::Relaxed) => {
-                    return Err(DisconnectReason::Stopping);
-                }
-                Ok(0) => return Err(DisconnectReason::ConnectionLost),
-                Ok(count) => {
-                    if progress_at_ping.is_some() {
-                        self.peer
-                            .socket
-                            .stream
-                            .set_read_timeout(Some(idle))
-                            .map_err(connection_lost)?;
-                    }
-                    let received = buffer.get(..count).unwrap_or_default();
-                    self.peer.with(|websocket| websocket.get_mut().feed(received));
-                    return Ok(());
-                }
+        let mut stream = &self.peer.socket.stream;
+        let received = loop {
+            match stream.read(&mut buffer) {
+                Ok(count @ 1..) => break buffer.get(..count).unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) => {
-                    let progress = self.peer.with(|websocket| websocket.get_mut().progress());
+                    let progress = self.peer.with(|websocket| websocket.get_ref().progress);
                     if progress_at_ping == Some(progress) {
                         return Err(DisconnectReason::KeepaliveTimeout);
                     }
                     // Also a slow reader, which has yet to take what was sent before the ping.
                     if progress_at_ping.replace(progress).is_none() {
-                        self.peer
-                            .socket
-                            .stream
-                            .set_read_timeout(Some(pong))
-                            .map_err(connection_lost)?;
+                        let _ = stream.set_read_timeout(Some(pong)); // An error: `read` fails, too.
                         let ping = Message::Ping(Vec::new().into());
-                        let sent = self.peer.with(|websocket| websocket.send(ping));
-                        sent.map_err(|_| DisconnectReason::ConnectionLost)?;
+                        self.peer
+                            .with(|websocket| websocket.send(ping))
+                            .map_err(disconnect_reason)?;
                     }
                 }
-                Err(error) => return Err(connection_lost(error)),
+                Ok(_) | Err(_) => {
+                    self.check_open()?;
+                    return Err(DisconnectReason::ConnectionLost);
+                }
             }
+        };
+        self.check_open()?;
+        if progress_at_ping.is_some() {
+            let _ = stream.set_read_timeout(Some(idle));
         }
+        self.peer.with(|websocket| websocket.get_mut().feed(received));
+        Ok(())
     }
 
     /// Does what a message asks for, or tells the client why not.
     fn handle(&mut self, message: Message) -> Result<(), DisconnectReason> {
         // Clients send either kind of frame; recipients always get text.
-        let text = match message {
-            Message::Text(text) => Ok(text),
-            Message::Binary(bytes) => Utf8Bytes::try_from(bytes),
-            _ => return Ok(()),
-        };
-        let parsed = match &text {
-            Ok(text) => Envelope::parse(text).map(|envelope| (envelope, text)),
-            Err(error) => Err(Fault::InvalidJson(error.to_string())),
-        };
-        let (envelope, fault) = match parsed {
-            Err(fault) => (Envelope::default(), fault),
-            Ok((envelope, text)) => {
-                let done = match envelope.signal(text) {
-                    Ok(Signal::Login) => return self.login(&envelope, text),
-                    Ok(signal) => self.relay(signal, &envelope, text),
-                    Err(fault) => Err(fault),
-                };
-                match done {
-                    Ok(()) => return Ok(()),
-                    Err(fault) => (envelope, fault),
-                }
+        if !message.is_text() && !message.is_binary() {
+            return Ok(());
+        }
+        let text = match message.into_text() {
+            Ok(text) => text,
+            Err(error) => {
+                let fault = Fault::InvalidJson(error.to_string());
+                return self.refuse(&Envelope::default(), &fault);
             }
         };
+        let envelope = match Envelope::parse(&text) {
+            Ok(envelope) => envelope,
+            Err(fault) => return self.refuse(&Envelope::default(), &fault),
+        };
+        let relayed = match envelope.signal(&text) {
+            Ok(Signal::Login) => return self.login(&envelope, &text),
+            Ok(signal) => self.relay(signal, &envelope, &text),
+            Err(fault) => Err(fault),
+        };
+        relayed.or_else(|fault| self.refuse(&envelope, &fault))
+    }
+
+    /// Tells the client why its message was refused. The connection goes on.
+    fn refuse(&self, envelope: &Envelope, fault: &Fault) -> Result<(), DisconnectReason> {
         debug!("{} refused: {}", self.address, fault.code());
-        self.reply(envelope.refusal(&fault));
+        self.reply(envelope.refusal(fault));
         Ok(())
     }
 
@@ -288,36 +303,30 @@ impl Client {
     /// Ends the connection of a user whose token is no longer in the users file. Looks at most once
     /// in `timeouts.idle`; the keepalive makes a silent client get here, too.
     fn check_user(&mut self) -> Result<(), DisconnectReason> {
-        let (Some(users), Some(session)) = (&self.shared.users, &self.session) else {
-            return Ok(());
-        };
-        if self.users_checked.elapsed() < self.shared.timeouts.idle {
-            return Ok(());
+        if let (Some(users), Some(session)) = (&self.shared.users, &self.session)
+            && self.users_checked.elapsed() >= self.shared.timeouts.idle
+        {
+            self.users_checked = Instant::now();
+            if users.token_hash(session.name()) != session.token_hash {
+                return Err(DisconnectReason::ClosedByServer(CloseCode::Policy, "unauthorized"));
+            }
         }
-        self.users_checked = Instant::now();
-        if users.token_hash(session.name()) == session.token_hash {
-            return Ok(());
-        }
-        Err(DisconnectReason::Violation(CloseCode::Policy, "unauthorized"))
+        Ok(())
     }
-}
-
-fn connection_lost(_: io::Error) -> DisconnectReason {
-    DisconnectReason::ConnectionLost
 }
 
 /// What tungstenite's error means for the connection (close codes: RFC 6455, section 7.4.1).
 fn disconnect_reason(error: Error) -> DisconnectReason {
-    let violation = DisconnectReason::Violation;
+    let close = DisconnectReason::ClosedByServer;
     match error {
-        Error::ConnectionClosed | Error::AlreadyClosed => DisconnectReason::Closed,
-        Error::Capacity(_) => violation(CloseCode::Size, "message too big"),
-        Error::Utf8(_) => violation(CloseCode::Invalid, "text is not UTF-8"),
+        Error::ConnectionClosed | Error::AlreadyClosed => DisconnectReason::ClosedByClient,
+        Error::Capacity(_) => close(CloseCode::Size, "message too big"),
+        Error::Utf8(_) => close(CloseCode::Invalid, "text is not UTF-8"),
         // TLS was closed, and the WebSocket was not.
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
             DisconnectReason::ConnectionLost
         }
-        Error::Protocol(_) => violation(CloseCode::Protocol, "not RFC 6455"),
+        Error::Protocol(_) => close(CloseCode::Protocol, "not RFC 6455"),
         _ => DisconnectReason::ConnectionLost,
     }
 }
@@ -325,14 +334,9 @@ fn disconnect_reason(error: Error) -> DisconnectReason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::Limits;
-    use crate::signaling::connections::Connections;
     use crate::signaling::protocol;
-    use crate::signaling::socket::ClientSocket;
-    use crate::signaling::transport::Transport;
-    use crate::web::request::Site;
+    use crate::signaling::transport::{ClientSocket, Transport};
     use std::net::{TcpListener, TcpStream};
-    use std::sync::atomic::AtomicBool;
     use tungstenite::WebSocket;
     use tungstenite::protocol::Role;
 

@@ -1,7 +1,6 @@
 //! Who is connected: how many there are, how many from one address, and a handle to wake each.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::addresses::address_prefix;
 use crate::limits::{EVICTION_AGE, Limits, MAX_EVICTIONS};
-use crate::signaling::socket::ClientSocket;
+use crate::signaling::transport::ClientSocket;
 
 /// The open connections, handshakes included.
 pub struct Connections {
@@ -45,23 +44,10 @@ pub struct ConnectionPermit {
     key: usize,
 }
 
-/// Why a connection was rejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitReached {
-    /// [`Limits::max_connections`] are open.
-    Server,
-    /// [`Limits::max_per_ip`] of them are from this address.
-    Address,
-}
-
-impl fmt::Display for LimitReached {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            LimitReached::Server => "the server is full (--max-connections)",
-            LimitReached::Address => "too many connections from this address (--max-per-ip)",
-        })
-    }
-}
+/// Why a connection is rejected: [`Limits::max_connections`] are open.
+const SERVER_FULL: &str = "the server is full (--max-connections)";
+/// Why a connection is rejected: [`Limits::max_per_ip`] of them are from its address.
+const ADDRESS_FULL: &str = "too many connections from this address (--max-per-ip)";
 
 impl Connections {
     /// No connections yet.
@@ -74,13 +60,13 @@ impl Connections {
     /// in and is older than [`EVICTION_AGE`].
     ///
     /// # Errors
-    /// The address has as many connections as it may have; or there is no place, and nobody to give
-    /// way.
+    /// In words: the address has as many connections as it may have; or there is no place, and nobody to
+    /// give way.
     pub fn admit(
         self: &Arc<Self>,
         socket: Arc<ClientSocket>,
         address: Option<IpAddr>,
-    ) -> Result<ConnectionPermit, LimitReached> {
+    ) -> Result<ConnectionPermit, &'static str> {
         let (now, prefix) = (Instant::now(), address.map(address_prefix));
         let mut open = self.open.lock();
         // First, so that an address with too many connections makes nobody give way.
@@ -93,7 +79,7 @@ impl Connections {
                 .filter(|other| other.state == State::NotLoggedIn)
                 .min_by_key(|other| other.since)
                 .filter(|oldest| now - oldest.since > EVICTION_AGE && evicted < MAX_EVICTIONS)
-                .ok_or(LimitReached::Server)?;
+                .ok_or(SERVER_FULL)?;
             oldest.state = State::Evicted;
             oldest.socket.disconnect();
         }
@@ -102,9 +88,9 @@ impl Connections {
         Ok(ConnectionPermit { connections: self.clone(), key })
     }
 
-    fn check_address(&self, open: &Open, prefix: Option<IpAddr>) -> Result<(), LimitReached> {
+    fn check_address(&self, open: &Open, prefix: Option<IpAddr>) -> Result<(), &'static str> {
         let same = open.values().filter(|other| prefix.is_some() && other.prefix == prefix).count();
-        if same >= self.limits.max_per_ip { Err(LimitReached::Address) } else { Ok(()) }
+        if same >= self.limits.max_per_ip { Err(ADDRESS_FULL) } else { Ok(()) }
     }
 
     /// How many connections are open.
@@ -131,8 +117,8 @@ impl ConnectionPermit {
     /// Counts a trusted proxy's connection as one of `address`. Called at most once.
     ///
     /// # Errors
-    /// The address has as many connections as it may have.
-    pub fn assign(&self, address: IpAddr) -> Result<(), LimitReached> {
+    /// In words: the address has as many connections as it may have.
+    pub fn assign(&self, address: IpAddr) -> Result<(), &'static str> {
         let prefix = Some(address_prefix(address));
         let mut open = self.connections.open.lock();
         self.connections.check_address(&open, prefix)?;
@@ -187,7 +173,7 @@ mod tests {
         let connections = connections(2, usize::MAX);
         let first = connections.admit(socket(), None).unwrap();
         let second = connections.admit(socket(), None).unwrap();
-        assert_eq!(connections.admit(socket(), None).err(), Some(LimitReached::Server));
+        assert_eq!(connections.admit(socket(), None).err(), Some(SERVER_FULL));
         drop(first);
         drop(connections.admit(socket(), None).unwrap());
         assert_eq!(connections.count(), 1);
@@ -204,10 +190,10 @@ mod tests {
             ["2001:db8:0:1::1", "2001:db8:0:ff::1", "2001:db8:0:10:1:2:3:4"],
         ] {
             let held = (admit(first).unwrap(), admit(second).unwrap());
-            assert_eq!(admit(third).err(), Some(LimitReached::Address));
+            assert_eq!(admit(third).err(), Some(ADDRESS_FULL));
             // The same for an address that a proxy names later.
             let unknown = connections.admit(socket(), None).unwrap();
-            assert_eq!(unknown.assign(third.parse().unwrap()), Err(LimitReached::Address));
+            assert_eq!(unknown.assign(third.parse().unwrap()), Err(ADDRESS_FULL));
             drop(held.0);
             assert_eq!(unknown.assign(third.parse().unwrap()), Ok(()));
         }
@@ -228,7 +214,7 @@ mod tests {
         assert_eq!([&user, &older, &old].map(is_evicted), [false, true, false]);
         // That one has not ended yet, and the other is too young.
         let _next = connections.admit(socket(), None).unwrap();
-        assert_eq!(connections.admit(socket(), None).err(), Some(LimitReached::Server));
+        assert_eq!(connections.admit(socket(), None).err(), Some(SERVER_FULL));
     }
 
     #[test]
@@ -238,7 +224,7 @@ mod tests {
         let stranger = connections.admit(socket(), one).unwrap();
         let _second = connections.admit(socket(), other).unwrap();
         age(&stranger, EVICTION_AGE * 2);
-        assert_eq!(connections.admit(socket(), other).err(), Some(LimitReached::Address));
+        assert_eq!(connections.admit(socket(), other).err(), Some(ADDRESS_FULL));
         assert!(!connections.open.lock()[&stranger.key].socket.is_disconnected());
     }
 

@@ -9,63 +9,32 @@ use tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::limits::{CLIENT_STACK, READ_BUFFER};
 use crate::operator::tls::CertificateFiles;
-use crate::signaling::client::Client;
+use crate::signaling::client::{Client, Shared};
 use crate::signaling::connections::ConnectionPermit;
 use crate::signaling::peer::Peer;
-use crate::signaling::shared::Shared;
-use crate::signaling::socket::ClientSocket;
-use crate::signaling::transport::{self, Transport};
+use crate::signaling::transport::{self, ClientSocket, Transport};
 use crate::threads;
 use crate::web::request::{self, Outcome};
 
-/// A connection that has just been accepted.
-pub struct Accepted {
-    /// What all clients share.
-    pub shared: Arc<Shared>,
-    /// Its place among the open connections.
-    pub permit: ConnectionPermit,
-    /// The socket.
-    pub socket: Arc<ClientSocket>,
-    /// Where it comes from.
-    pub address: SocketAddr,
-    /// For TLS.
-    pub certificate: Option<Arc<CertificateFiles>>,
-}
-
-/// Does the handshakes, and then serves the client on a fresh thread.
-///
-/// The handshakes go deep into the stack, and a thread keeps the pages that it has once touched. So
-/// what comes now, which can last for days, gets a fresh stack, or this one if there is no thread.
-pub fn run(accepted: Accepted) {
-    let Some(client) = handshake(accepted) else {
-        return;
-    };
-    // Through a channel: a `spawn` that fails drops its closure, and the client with it.
-    let (sender, receiver) = mpsc::sync_channel::<Box<Client>>(1);
-    let serve = move || {
-        if let Ok(client) = receiver.recv() {
-            client.run();
-        }
-    };
-    match threads::spawn("client", CLIENT_STACK, serve) {
-        Ok(_) => _ = sender.send(client), // The thread waits for it.
-        Err(_) => client.run(),
-    }
-}
-
-/// TLS, if there is a certificate, then HTTP. `None` if the connection ends with that.
-fn handshake(accepted: Accepted) -> Option<Box<Client>> {
-    let Accepted { shared, permit, socket, address, certificate } = accepted;
+/// Does the handshakes: TLS, if there is a certificate, then HTTP. `None` if the connection ends with
+/// that.
+pub fn run(
+    shared: Arc<Shared>,
+    permit: ConnectionPermit,
+    socket: Arc<ClientSocket>,
+    address: SocketAddr,
+    certificate: Option<&CertificateFiles>,
+) -> Option<Box<Client>> {
     let (timeouts, limits) = (&shared.timeouts, &shared.limits);
     let certificate = certificate.map(|files| files.get());
     let acceptor = certificate.as_ref().map(|certificate| &certificate.acceptor);
     let mut transport = Transport::accept(socket.clone(), acceptor, timeouts)
         .inspect_err(|error| debug!("{address} TLS handshake failed: {error}"))
         .ok()?;
-    let assign = &mut |ip| permit.assign(ip).map_err(|reached| reached.to_string());
     let is_tls = acceptor.is_some();
-    let served = request::serve(&mut transport, &shared.site, is_tls, address, assign)
-        .inspect_err(|error| debug!("{address} HTTP request failed: {error}"));
+    let served =
+        request::serve(&mut transport, &shared.site, is_tls, address, &mut |ip| permit.assign(ip))
+            .inspect_err(|error| debug!("{address} HTTP request failed: {error}"));
     let (leftover, address) = match served.ok()? {
         (address, Outcome::Upgraded(leftover)) => (leftover, address),
         (address, Outcome::Answered(status)) => {
@@ -84,4 +53,21 @@ fn handshake(accepted: Accepted) -> Option<Box<Client>> {
     let websocket = WebSocket::from_partially_read(transport, leftover, Role::Server, Some(config));
     debug!("{address} connected ({} connections open)", shared.connections.count());
     Some(Box::new(Client::new(shared, Peer::new(websocket, socket), address, permit)))
+}
+
+/// Serves a client on a fresh thread. The handshakes have gone deep into the stack, and a thread keeps
+/// the pages that it has once touched. So what comes now, which can last for days, gets a fresh stack,
+/// or this one if there is no thread.
+pub fn serve(client: Box<Client>) {
+    // Through a channel: a `spawn` that fails drops its closure, and the client with it.
+    let (sender, receiver) = mpsc::sync_channel::<Box<Client>>(1);
+    let serve = move || {
+        if let Ok(client) = receiver.recv() {
+            client.run();
+        }
+    };
+    match threads::spawn("client", CLIENT_STACK, serve) {
+        Ok(_) => _ = sender.send(client), // The thread waits for it.
+        Err(_) => client.run(),
+    }
 }

@@ -15,8 +15,7 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Message, Utf8Bytes, WebSocket};
 
 use crate::limits::{FLUSHER_STACK, PROBE_INTERVAL, PROBING_TIME, Timeouts};
-use crate::signaling::socket::ClientSocket;
-use crate::signaling::transport::{self, Transport, is_timeout};
+use crate::signaling::transport::{self, ClientSocket, Transport, is_timeout};
 use crate::threads;
 
 /// A client's connection, shared by its own thread and by every thread that sends to it.
@@ -47,11 +46,13 @@ impl Peer {
         Arc::ptr_eq(&self.websocket, &other.websocket)
     }
 
-    /// Does something under the client's lock, and starts the flusher if that left bytes to send.
+    /// Does something under the client's lock. Starts the flusher if that left bytes to send, and wakes
+    /// the threads that wait for a change.
     pub fn with<T>(&self, work: impl FnOnce(&mut WebSocket<Transport>) -> T) -> T {
         let mut websocket = self.websocket.lock();
         let result = work(&mut websocket);
         self.flush_later(&mut websocket);
+        self.socket.activity.notify_all();
         result
     }
 
@@ -69,7 +70,7 @@ impl Peer {
                 return Err(SendError::Closed);
             }
             let transport = websocket.get_mut();
-            if transport.buffered().saturating_add(bytes.len()) > bound {
+            if transport.socket().write_buffer.len().saturating_add(bytes.len()) > bound {
                 return Err(SendError::Full);
             }
             transport.write_all(&bytes).map_err(|_| SendError::Closed)
@@ -80,9 +81,10 @@ impl Peer {
     /// this: a client that reads nothing is not read from either. The wait ends at the latest when the
     /// flusher disconnects the client.
     pub fn wait_for_room(&self, bound: usize) {
-        let mut websocket = self.websocket.lock();
-        let activity = websocket.get_ref().activity.clone();
-        activity.wait_while(&mut websocket, |websocket| websocket.get_mut().buffered() > bound);
+        let is_full = |websocket: &mut WebSocket<Transport>| {
+            websocket.get_mut().socket().write_buffer.len() > bound
+        };
+        self.socket.activity.wait_while(&mut self.websocket.lock(), is_full);
     }
 
     /// Whether the client is alive, for a login that wants its name: sends a ping and waits for the
@@ -93,9 +95,8 @@ impl Peer {
     pub fn probe(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut websocket = self.websocket.lock();
-        let activity = websocket.get_ref().activity.clone();
-        let progress = websocket.get_mut().progress();
-        let ping = websocket.get_ref().pings_sent + 1;
+        let Transport { progress, pings_sent, .. } = *websocket.get_ref();
+        let ping = pings_sent + 1;
         loop {
             let now = Instant::now();
             let transport = websocket.get_mut();
@@ -123,10 +124,9 @@ impl Peer {
             if now >= deadline {
                 break;
             }
-            activity.wait_until(&mut websocket, wake.min(deadline));
+            self.socket.activity.wait_until(&mut websocket, wake.min(deadline));
         }
-        let transport = websocket.get_mut();
-        let alive = transport.processing || transport.progress() != progress;
+        let alive = websocket.get_ref().processing || websocket.get_ref().progress != progress;
         if !alive {
             self.socket.disconnect();
         }
@@ -165,10 +165,10 @@ impl Peer {
     }
 
     fn wait_for_flusher(&self, timeouts: &Timeouts) {
+        let is_flushing =
+            |websocket: &mut WebSocket<Transport>| websocket.get_mut().socket().flushing;
         let mut websocket = self.websocket.lock();
-        let activity = websocket.get_ref().activity.clone();
-        let is_flushing = |websocket: &mut WebSocket<Transport>| websocket.get_mut().is_flushing();
-        activity.wait_while_for(&mut websocket, is_flushing, timeouts.stall);
+        self.socket.activity.wait_while_for(&mut websocket, is_flushing, timeouts.stall);
     }
 
     /// Starts the flusher, if there is something left to send and no flusher yet.
@@ -190,7 +190,7 @@ impl Peer {
     /// Sends the write buffer, and what is appended to it meanwhile.
     fn flush(&self) {
         loop {
-            let Some(part) = self.websocket.lock().get_mut().next_part() else {
+            let Some(part) = self.with(|websocket| websocket.get_mut().next_part()) else {
                 return;
             };
             if let Err(error) = self.send_part(&part) {
@@ -198,7 +198,7 @@ impl Peer {
                     info!("{address} disconnecting a slow reader: send timeout");
                 }
                 self.socket.disconnect();
-                return self.websocket.lock().get_mut().discard_buffered();
+                return self.with(|websocket| websocket.get_mut().discard_buffered());
             }
         }
     }
@@ -213,7 +213,7 @@ impl Peer {
                 result => result?,
             };
             part = part.get(sent..).unwrap_or_default();
-            self.websocket.lock().get_mut().part_sent();
+            self.with(|websocket| websocket.get_mut().progress += 1);
         }
         Ok(())
     }

@@ -30,44 +30,23 @@ pub enum Signal {
     Leave,
 }
 
-/// Each signal as messages call it.
-const SIGNALS: [(&str, Signal); 6] = [
-    ("login", Signal::Login),
-    ("offer", Signal::Offer),
-    ("answer", Signal::Answer),
-    ("pranswer", Signal::Pranswer),
-    ("candidate", Signal::Candidate),
-    ("leave", Signal::Leave),
-];
-
-/// The fields of a message that the server reads, borrowed from its text where they can be. A
-/// field that is `null` counts as absent, as it does for the clients' JavaScript.
+/// The fields of a message that the server reads. A field that is `null` counts as absent, as it does
+/// for the clients' JavaScript.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Envelope<'a> {
-    #[serde(borrow)]
-    signal_type: Option<Text<'a>>,
+    signal_type: Option<String>,
     #[serde(borrow)]
     from_user: Option<Name<'a>>,
     #[serde(borrow)]
     to_user: Option<Name<'a>>,
 }
 
-/// A JSON string. (serde would copy the text of an `Option<Cow<str>>`; this is borrowed.)
-#[derive(Debug, serde::Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl Text<'_> {
-    fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 /// A user's name in a message: a JSON string, or an integer.
 #[derive(Debug)]
 struct Name<'a> {
     /// The string's text, or the integer's digits: the key by which users are found.
-    text: Cow<'a, str>,
+    text: String,
     /// The name as it was written, for the sender of an error to recognize.
     json: &'a RawValue,
 }
@@ -146,13 +125,23 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// [`Fault::UnknownCommand`].
     pub fn signal(&self, text: &str) -> Result<Signal, Fault> {
-        let wanted = self.signal_type.as_ref().map(Text::as_str);
-        if let Some((_, signal)) = SIGNALS.iter().find(|(name, _)| wanted == Some(*name)) {
-            return Ok(*signal);
+        #[derive(serde::Deserialize)]
+        struct Typed {
+            r#type: Option<String>,
         }
-        let typed = serde_json::from_str::<Typed>(text).ok().and_then(|typed| typed.r#type);
-        let command = typed.as_ref().map(Text::as_str).or(wanted).unwrap_or("undefined");
-        Err(Fault::UnknownCommand(command.into()))
+        Ok(match self.signal_type.as_deref() {
+            Some("login") => Signal::Login,
+            Some("offer") => Signal::Offer,
+            Some("answer") => Signal::Answer,
+            Some("pranswer") => Signal::Pranswer,
+            Some("candidate") => Signal::Candidate,
+            Some("leave") => Signal::Leave,
+            other => {
+                let typed = serde_json::from_str::<Typed>(text).ok().and_then(|typed| typed.r#type);
+                let command = typed.as_deref().or(other).unwrap_or("undefined");
+                return Err(Fault::UnknownCommand(command.into()));
+            }
+        })
     }
 
     /// The reply that tells the sender why this message was refused. One of which nothing could be
@@ -169,21 +158,15 @@ impl<'a> Envelope<'a> {
             #[serde(skip_serializing_if = "Option::is_none")]
             to_user: Option<&'a RawValue>,
         }
+        let (code, message) = fault.words();
         to_json(&Refusal {
             r#type: "error",
-            message: fault.to_string(),
-            code: fault.code(),
-            signal_type: self.signal_type.as_ref().map(Text::as_str),
+            message,
+            code,
+            signal_type: self.signal_type.as_deref(),
             to_user: self.to_user.as_ref().map(|name| name.json),
         })
     }
-}
-
-/// Read only from a message nobody understands.
-#[derive(serde::Deserialize)]
-struct Typed<'a> {
-    #[serde(borrow)]
-    r#type: Option<Text<'a>>,
 }
 
 /// The `token` of a login; empty if there is none, or not one string. Read from a login only: in
@@ -194,12 +177,6 @@ pub fn login_token(text: &str) -> String {
         token: Option<String>,
     }
     serde_json::from_str::<Login>(text).ok().and_then(|login| login.token).unwrap_or_default()
-}
-
-impl fmt::Display for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(SIGNALS.iter().find(|(_, signal)| signal == self).map_or("", |(name, _)| name))
-    }
 }
 
 impl Fault {
@@ -223,12 +200,6 @@ impl Fault {
             Fault::TooManyCalls => return ("too-many-calls", "Too many calls".into()),
         };
         (code, format!("{sentence}{}", excerpt(text)))
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.words().1)
     }
 }
 
@@ -298,7 +269,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = <&RawValue>::deserialize(deserializer)?;
         let written = json.get();
-        if let Ok(Text(text)) = serde_json::from_str(written) {
+        if let Ok(text) = serde_json::from_str(written) {
             return Ok(Name { text, json });
         }
         // JSON has one way to write an integer, except -0. So the digits can serve as a name.
@@ -346,18 +317,7 @@ mod tests {
     use super::*;
 
     fn fault(text: &str) -> String {
-        Envelope::parse(text).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn an_envelope_borrows_from_the_message_unless_it_has_escapes() {
-        let text = r#"{"signalType":"offer","fromUser":"alice","toUser":"b\u006fb"}"#;
-        let envelope = Envelope::parse(text).unwrap();
-        assert_eq!(envelope.signal(text), Ok(Signal::Offer));
-        assert!(matches!(envelope.signal_type, Some(Text(Cow::Borrowed("offer")))));
-        let [from_user, to_user] = [envelope.from_user, envelope.to_user].map(Option::unwrap);
-        assert!(matches!(from_user.text, Cow::Borrowed("alice")));
-        assert_eq!(to_user.text, "bob");
+        Envelope::parse(text).unwrap_err().words().1
     }
 
     #[test]

@@ -83,11 +83,7 @@ impl Registry {
         max_calls: usize,
     ) -> Result<(Peer, bool), Fault> {
         let mut users = self.users.lock();
-        let [
-            Some(RegisteredUser { partners: Some(own), .. }),
-            Some(RegisteredUser { partners: Some(theirs), peer }),
-        ] = users.get_disjoint_mut([from, to])
-        else {
+        let Some((own, theirs, peer)) = both(&mut users, from, to) else {
             return Err(Fault::UserNotFound(to.into()));
         };
         let is_new = own.get(to) != Some(&Direction::Outgoing);
@@ -99,18 +95,14 @@ impl Registry {
             own.insert(to.into(), Direction::Outgoing);
             theirs.entry(from.into()).or_insert(Direction::Incoming);
         }
-        Ok((peer.clone(), is_new))
+        Ok((peer, is_new))
     }
 
     /// Takes back a new call of which `to` was not told: nobody needs to be told of its end. A call
     /// that `to` has started stays.
     pub fn cancel_call(&self, from: &str, to: &str) {
         let mut users = self.users.lock();
-        let [
-            Some(RegisteredUser { partners: Some(own), .. }),
-            Some(RegisteredUser { partners: Some(theirs), .. }),
-        ] = users.get_disjoint_mut([from, to])
-        else {
+        let Some((own, theirs, _)) = both(&mut users, from, to) else {
             return;
         };
         if theirs.get(from) == Some(&Direction::Outgoing) {
@@ -155,4 +147,16 @@ impl Drop for Registration {
         users.remove(&self.name);
         self.registry.unregistered.notify_all();
     }
+}
+
+/// The partners of two different users, and the connection of the second, unless one of the two is
+/// leaving.
+fn both<'a>(
+    users: &'a mut Users,
+    from: &str,
+    to: &str,
+) -> Option<(&'a mut Partners, &'a mut Partners, Peer)> {
+    let [from, to] = users.get_disjoint_mut([from, to]);
+    let to = to?;
+    Some((from?.partners.as_mut()?, to.partners.as_mut()?, to.peer.clone()))
 }

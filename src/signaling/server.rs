@@ -15,10 +15,10 @@ use crate::limits::{ACCEPT_DELAY, ACCEPT_STACK, ACCEPT_WAKE, CLIENT_STACK, Timeo
 use crate::operator::config::Config;
 use crate::operator::files::OperatorFiles;
 use crate::operator::listen::{Listener, announce, local_addresses};
+use crate::signaling::client::Shared;
 use crate::signaling::connections::Connections;
-use crate::signaling::handshake::{self, Accepted};
-use crate::signaling::shared::Shared;
-use crate::signaling::socket::ClientSocket;
+use crate::signaling::handshake;
+use crate::signaling::transport::ClientSocket;
 use crate::threads;
 use crate::web::page;
 use crate::web::request::{self, Site};
@@ -126,14 +126,16 @@ fn start_client(
     socket: TcpStream,
     address: SocketAddr,
 ) -> io::Result<()> {
-    let (shared, socket, certificate) =
-        (shared.clone(), Arc::new(ClientSocket::new(socket)), listener.tls.clone());
+    let (socket, certificate) = (Arc::new(ClientSocket::new(socket)), listener.tls.clone());
     // A trusted proxy's request says for whom it is.
     let known = (!shared.site.trusts(address.ip())).then_some(address.ip());
     match shared.connections.admit(socket.clone(), known) {
         Ok(permit) => {
-            let accepted = Accepted { shared, permit, socket, address, certificate };
-            threads::spawn("handshake", CLIENT_STACK, move || handshake::run(accepted))?;
+            let shared = shared.clone();
+            threads::spawn("handshake", CLIENT_STACK, move || {
+                handshake::run(shared, permit, socket, address, certificate.as_deref())
+                    .map(handshake::serve)
+            })?;
         }
         Err(reached) => {
             warn!("{address} rejected: {reached}");

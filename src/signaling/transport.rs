@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,6 @@ use socket2::SockRef;
 
 use crate::limits::{FLUSH_PART, HANDSHAKE_READS, PACING_DELAY, RECV_BUFFER, Timeouts};
 use crate::operator::tls;
-use crate::signaling::socket::ClientSocket;
 
 /// A client's stream, and what other threads need to know about it. All of it is under the client's
 /// lock.
@@ -35,17 +35,14 @@ pub struct Transport {
     pub processing: bool,
     /// Since when the owning thread has been probing another connection, perhaps one that probes this.
     pub probing: Option<Instant>,
-    /// How often received bytes have been handled.
-    reads_seen: u64,
+    /// Grows with every sign that the client is alive: bytes received from it, or taken by it.
+    pub progress: u64,
     /// How many pings other logins have sent to this client.
     pub pings_sent: u64,
     /// When the last of these pings was sent.
     pub last_ping: Option<Instant>,
     /// The number of the last of these pings that the client has answered.
     pub last_pong: u64,
-    /// Notified when something changes that a thread may wait for. In an `Arc`, because a wait borrows
-    /// the guard of the lock, and this lies behind it.
-    pub activity: Arc<Condvar>,
 }
 
 enum MaybeTls {
@@ -53,14 +50,14 @@ enum MaybeTls {
     Tls(tls::Stream<BufferedSocket>),
 }
 
-struct BufferedSocket {
+/// The socket, and the bytes that are on their way from it and to it.
+pub(super) struct BufferedSocket {
     socket: Arc<ClientSocket>,
     read_buffer: Cursor<Vec<u8>>,
-    write_buffer: VecDeque<u8>,
+    /// Bytes that the socket has not taken yet.
+    pub(super) write_buffer: VecDeque<u8>,
     /// The flusher is running. Nobody else may send meanwhile, to keep the order of bytes.
-    flushing: bool,
-    /// How many parts of the write buffer the flusher has sent.
-    parts_sent: u64,
+    pub(super) flushing: bool,
     /// Set during the handshakes: until then, reads and writes wait for the client. No other thread
     /// knows of the connection yet.
     handshake_deadline: Option<Instant>,
@@ -91,7 +88,6 @@ impl Transport {
             read_buffer: Cursor::default(),
             write_buffer: VecDeque::new(),
             flushing: false,
-            parts_sent: 0,
             handshake_deadline: Some(Instant::now() + timeouts.handshake),
             handshake_reads: 0,
         };
@@ -103,11 +99,10 @@ impl Transport {
             closed: false,
             processing: true,
             probing: None,
-            reads_seen: 0,
+            progress: 0,
             pings_sent: 0,
             last_ping: None,
             last_pong: 0,
-            activity: Arc::default(),
         })
     }
 
@@ -133,28 +128,13 @@ impl Transport {
         let number = payload.try_into().map_or(0, u64::from_be_bytes);
         if (self.last_pong..=self.pings_sent).contains(&number) {
             self.last_pong = number;
-            self.activity.notify_all();
         }
     }
 
     /// Everything that was fed has been handled.
     pub fn processed(&mut self) {
         self.processing = false;
-        self.reads_seen += 1;
-        self.activity.notify_all();
-    }
-
-    /// The owning thread begins or ends to probe another connection.
-    pub fn set_probing(&mut self, probing: bool) {
-        self.probing = probing.then(Instant::now);
-        self.activity.notify_all();
-    }
-
-    /// The owning thread will read no more.
-    pub fn close(&mut self) {
-        self.processing = false;
-        self.closed = true;
-        self.activity.notify_all();
+        self.progress += 1;
     }
 
     /// Writes TLS's closure alert (RFC 8446, section 6.1).
@@ -162,21 +142,6 @@ impl Transport {
         if let MaybeTls::Tls(stream) = &mut self.stream {
             let _ = stream.shutdown(); // An error means that the client is gone.
         }
-    }
-
-    /// Bytes that the socket has not taken yet.
-    pub fn buffered(&mut self) -> usize {
-        self.socket().write_buffer.len()
-    }
-
-    /// Whether the flusher is running.
-    pub fn is_flushing(&mut self) -> bool {
-        self.socket().flushing
-    }
-
-    /// Grows with every sign that the client is alive: bytes received from it, or taken by it.
-    pub fn progress(&mut self) -> u64 {
-        self.reads_seen + self.socket().parts_sent
     }
 
     /// Whether the caller must start the flusher now.
@@ -196,13 +161,7 @@ impl Transport {
             socket.write_buffer = VecDeque::new(); // An idle client keeps no buffer.
             socket.flushing = false;
         }
-        self.activity.notify_all();
         (!part.is_empty()).then_some(part)
-    }
-
-    /// The part that [`Transport::next_part`] returned has been sent.
-    pub fn part_sent(&mut self) {
-        self.socket().parts_sent += 1;
     }
 
     /// Gives up on a client that is being disconnected, and ends the flusher.
@@ -211,7 +170,8 @@ impl Transport {
         self.next_part();
     }
 
-    fn socket(&mut self) -> &mut BufferedSocket {
+    /// The socket, which lies under the TLS stream if there is one.
+    pub(super) fn socket(&mut self) -> &mut BufferedSocket {
         match &mut self.stream {
             MaybeTls::Plain(socket) => socket,
             MaybeTls::Tls(stream) => stream.get_mut(),
@@ -281,6 +241,40 @@ impl Write for BufferedSocket {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A client's socket, which several threads share. It needs no lock: the client's own thread waits in
+/// `recv` while others disconnect the client.
+pub struct ClientSocket {
+    /// For I/O.
+    pub stream: TcpStream,
+    /// Notified after every change of what other threads may wait for, under the client's lock.
+    pub activity: Condvar,
+    disconnected: AtomicBool,
+}
+
+impl ClientSocket {
+    /// An accepted connection.
+    pub fn new(stream: TcpStream) -> ClientSocket {
+        ClientSocket { stream, activity: Condvar::new(), disconnected: AtomicBool::new(false) }
+    }
+
+    /// Ends all reads and writes. The client's own thread wakes up from that, and cleans up.
+    pub fn disconnect(&self) {
+        self.disconnected.store(true, Ordering::Relaxed);
+        let _ = self.stream.shutdown(Shutdown::Both); // An error means that it is disconnected.
+    }
+
+    /// Whether some thread has disconnected the client. What was received before can still be read, but
+    /// must not be handled.
+    pub fn is_disconnected(&self) -> bool {
+        self.disconnected.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client has reset the connection. What was received before can still be read.
+    pub fn is_reset(&self) -> bool {
+        !matches!(self.stream.take_error(), Ok(None))
     }
 }
 

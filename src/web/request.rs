@@ -3,7 +3,6 @@
 //! tungstenite refuses a request that is no upgrade before anybody can answer it, so the request's
 //! head is read here first. One request a connection; a body is never read.
 
-use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 
@@ -74,7 +73,7 @@ pub fn serve(
     site: &Site,
     tls: bool,
     peer: SocketAddr,
-    assign: &mut dyn FnMut(IpAddr) -> Result<(), String>,
+    assign: &mut dyn FnMut(IpAddr) -> Result<(), &'static str>,
 ) -> io::Result<(SocketAddr, Outcome)> {
     let mut client = peer;
     let mut received = Vec::new();
@@ -94,7 +93,7 @@ pub fn serve(
         if site.trusts(peer.ip()) {
             client = resolve_client_address(&head, site, peer);
             if let Err(reason) = assign(client.ip()) {
-                break Err((StatusCode::SERVICE_UNAVAILABLE, reason));
+                break Err((StatusCode::SERVICE_UNAVAILABLE, reason.into()));
             }
         }
         break answer(head, site, peer, tls);
@@ -113,7 +112,7 @@ pub fn serve(
 
 /// Answers 503 on a plain socket without waiting for its request. The response fits an empty send
 /// buffer. A client whose request arrives later may see a reset instead.
-pub fn reject(mut socket: &TcpStream, reason: impl Display) {
+pub fn reject(mut socket: &TcpStream, reason: &str) {
     let response = response(StatusCode::SERVICE_UNAVAILABLE, TEXT, &format!("{reason}\n"));
     let _ = socket
         .set_nonblocking(true)

@@ -113,7 +113,7 @@ fn every_timer_has_its_value() {
         ("PACING_DELAY", limits::PACING_DELAY),
         ("PROBE_INTERVAL", limits::PROBE_INTERVAL),
         ("PROBING_TIME", limits::PROBING_TIME),
-        ("BURST_SECONDS", Duration::from_secs(limits::BURST_SECONDS)),
+        ("BURST", limits::BURST),
         ("LOGIN_DELAY", limits::LOGIN_DELAY),
         ("EVICTION_AGE", limits::EVICTION_AGE),
         ("ACCEPT_DELAY", limits::ACCEPT_DELAY),

@@ -154,7 +154,7 @@ fn no_sdp_is_logged(link: Link) {
     let mut scene = Scene::set(link);
     scene.carol.send(&crate::common::OFFER.replace("alice", "carol").replace("bob", "dave"));
     scene.dave.receive();
-    scene.server.wait_for_log(r#"offer from "carol" to "dave""#);
+    scene.server.wait_for_log(r#"Offer from "carol" to "dave""#);
     for word in ["v=0", "a=ice", "fingerprint"] {
         assert!(!scene.server.log().contains(word), "{word} is in the log");
     }

@@ -35,8 +35,8 @@ fn the_log_names_what_happens_and_never_what_is_said() {
         r#"logged in as "alice""#,
         r#"login as "two\nlines\u{1b}[31m" refused: invalid-name"#,
         r#"login as "live\u{202e}" refused: invalid-name"#,
-        r#"offer from "alice" to "e\"vil\\", "#,
-        r#"leave from "alice" to "e\"vil\\", "#,
+        r#"Offer from "alice" to "e\"vil\\", "#,
+        r#"Leave from "alice" to "e\"vil\\", "#,
         "refused: unknown-command",
         "refused: invalid-json",
     ] {

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use log::info;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::{Client, DisconnectReason};
+use super::{Client, DisconnectReason, Shared};
 use crate::names::{excerpt, is_valid_name};
 use crate::operator::users::TokenHash;
 use crate::signaling::peer::SendError;
 use crate::signaling::protocol::{self, Envelope, LoginRefusal};
 use crate::signaling::registry::Registration;
-use crate::signaling::shared::Shared;
 
 /// A user who is logged in. Dropping this tells the user's partners, and then frees the name.
 pub(super) struct Session {
@@ -76,7 +76,7 @@ impl Client {
                 if users.is_throttled(self.address.ip()) =>
             {
                 let reason = "too many failed logins";
-                Err(DisconnectReason::Violation(CloseCode::Policy, reason))
+                Err(DisconnectReason::ClosedByServer(CloseCode::Policy, reason))
             }
             _ => Ok(()),
         }
@@ -113,9 +113,9 @@ impl Client {
             Ok(registration) => return Some(registration),
             Err(holder) => holder,
         };
-        self.peer.with(|websocket| websocket.get_mut().set_probing(true));
+        self.peer.with(|websocket| websocket.get_mut().probing = Some(Instant::now()));
         let is_alive = holder.probe(timeouts.probe);
-        self.peer.with(|websocket| websocket.get_mut().set_probing(false));
+        self.peer.with(|websocket| websocket.get_mut().probing = None);
         if is_alive {
             return registry.register(name, &self.peer).ok(); // It may have another name by now.
         }

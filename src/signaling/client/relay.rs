@@ -3,12 +3,11 @@
 use log::debug;
 use tungstenite::Utf8Bytes;
 
-use super::Client;
+use super::{Client, Shared};
 use crate::limits::MAX_LEAVE;
 use crate::names::is_valid_name;
 use crate::signaling::peer::{Peer, SendError};
 use crate::signaling::protocol::{Envelope, Fault, Signal};
-use crate::signaling::shared::Shared;
 
 impl Client {
     /// Sends a message to its recipient, and keeps track of who is in a call with whom.
@@ -36,7 +35,7 @@ impl Client {
             Signal::Leave => self.relay_leave(from, to, text)?,
             _ => self.relay_plain(to, text)?,
         }
-        debug!("{signal} from {from:?} to {to:?}, {} bytes", text.len());
+        debug!("{signal:?} from {from:?} to {to:?}, {} bytes", text.len());
         Ok(())
     }
 

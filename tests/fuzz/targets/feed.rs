@@ -14,8 +14,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use signal_server::limits::{Limits, READ_BUFFER, RECV_BUFFER, Timeouts};
-use signal_server::signaling::socket::ClientSocket;
-use signal_server::signaling::transport::Transport;
+use signal_server::signaling::transport::{ClientSocket, Transport};
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, WebSocket};
 

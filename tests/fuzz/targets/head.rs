@@ -52,7 +52,7 @@ fuzz_target!(|data: &[u8]| {
 
 /// Serves one request, and returns the status of the answer, if there was one.
 fn exchange(setup: u8, request: &[u8], portion: usize) -> Option<u16> {
-    let mut assign = |_| if setup & 1 == 0 { Err("too many".to_string()) } else { Ok(()) };
+    let mut assign = |_| if setup & 1 == 0 { Err("too many") } else { Ok(()) };
     let proxy = if setup & 2 == 0 { "127.0.0.0/8" } else { "::/0" };
     let origin = if setup & 4 == 0 { vec![] } else { vec!["https://example.org".to_string()] };
     let site = Site {
