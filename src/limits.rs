@@ -151,7 +151,8 @@ pub const OWN_DESCRIPTORS: usize = 8;
 /// How long a connection that has not logged in keeps its place when there is none left for new ones.
 pub const EVICTION_AGE: Duration = Duration::from_secs(10);
 
-/// Evicted connections that have not ended yet, at most, in addition to `--max-connections`.
+/// Disconnected connections that have not ended yet, and count no more towards `--max-connections`, at
+/// most.
 pub const MAX_EVICTIONS: usize = 8;
 
 /// Stack of an accept loop, in bytes.

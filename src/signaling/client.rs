@@ -206,11 +206,12 @@ impl Client {
             loop {
                 match websocket.read() {
                     Ok(Message::Close(_)) => {} // The next `read` sends the answer.
-                    Ok(Message::Pong(payload)) => {
-                        websocket.get_mut().pong_received(&payload);
-                        return Ok(Some(Message::Pong(payload)));
+                    Ok(message) => {
+                        if let Message::Pong(payload) = &message {
+                            websocket.get_mut().pong_received(payload);
+                        }
+                        return Ok(Some(message));
                     }
-                    Ok(message) => return Ok(Some(message)),
                     Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                         websocket.get_mut().processed();
                         return Ok(None);
@@ -289,7 +290,7 @@ impl Client {
 
     /// Tells the client why its message was refused. The connection goes on.
     fn refuse(&self, envelope: &Envelope, fault: &Fault) -> Result<(), DisconnectReason> {
-        debug!("{} refused: {}", self.address, fault.code());
+        debug!("{} refused: {}", self.address, fault.words().0);
         self.reply(envelope.refusal(fault));
         Ok(())
     }

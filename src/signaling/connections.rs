@@ -23,18 +23,10 @@ type Open = HashMap<usize, Connection>;
 struct Connection {
     socket: Arc<ClientSocket>,
     since: Instant,
-    state: State,
+    logged_in: bool,
     /// Whose it is, as [`address_prefix`] sees it. `None` for a trusted proxy's, until its request
     /// has been read.
     prefix: Option<IpAddr>,
-}
-
-#[derive(PartialEq, Eq)]
-enum State {
-    NotLoggedIn,
-    LoggedIn,
-    /// Told to disconnect, to make room.
-    Evicted,
 }
 
 /// A place among the [`Connections`]. Dropping it gives the place back.
@@ -71,20 +63,19 @@ impl Connections {
         let mut open = self.open.lock();
         // First, so that an address with too many connections makes nobody give way.
         self.check_address(&open, prefix)?;
-        let evicted = open.values().filter(|other| other.state == State::Evicted).count();
-        // Evicted connections end on their own threads, a moment later.
-        if open.len() >= self.limits.max_connections.saturating_add(evicted) {
+        // Disconnected ones end on their own threads, a moment later.
+        let ending = open.values().filter(|other| other.socket.is_disconnected()).count();
+        if open.len() >= self.limits.max_connections.saturating_add(ending.min(MAX_EVICTIONS)) {
             let oldest = open
-                .values_mut()
-                .filter(|other| other.state == State::NotLoggedIn)
+                .values()
+                .filter(|other| !other.logged_in && !other.socket.is_disconnected())
                 .min_by_key(|other| other.since)
-                .filter(|oldest| now - oldest.since > EVICTION_AGE && evicted < MAX_EVICTIONS)
+                .filter(|oldest| now - oldest.since > EVICTION_AGE && ending < MAX_EVICTIONS)
                 .ok_or(SERVER_FULL)?;
-            oldest.state = State::Evicted;
             oldest.socket.disconnect();
         }
         let key = Arc::as_ptr(&socket).addr();
-        open.insert(key, Connection { socket, since: now, state: State::NotLoggedIn, prefix });
+        open.insert(key, Connection { socket, since: now, logged_in: false, prefix });
         Ok(ConnectionPermit { connections: self.clone(), key })
     }
 
@@ -131,8 +122,8 @@ impl ConnectionPermit {
     /// Keeps this connection from giving way to new ones.
     pub fn set_logged_in(&self) {
         let mut open = self.connections.open.lock();
-        if let Some(own) = open.get_mut(&self.key).filter(|own| own.state == State::NotLoggedIn) {
-            own.state = State::LoggedIn;
+        if let Some(own) = open.get_mut(&self.key) {
+            own.logged_in = true;
         }
     }
 }

@@ -96,14 +96,13 @@ impl Peer {
         let deadline = Instant::now() + timeout;
         let mut websocket = self.websocket.lock();
         let Transport { progress, pings_sent, .. } = *websocket.get_ref();
-        let ping = pings_sent + 1;
         loop {
             let now = Instant::now();
             let transport = websocket.get_mut();
             if transport.closed {
                 return false;
             }
-            if transport.last_pong >= ping {
+            if transport.last_pong > pings_sent {
                 return true;
             }
             let wake = match transport.probing {
@@ -111,15 +110,18 @@ impl Peer {
                 Some(since) if now < since + PROBING_TIME => since + PROBING_TIME,
                 Some(_) => return true,
                 // It is handling bytes, perhaps its close frame; or the ping has been sent.
-                None if transport.processing || transport.pings_sent >= ping => deadline,
-                None => match transport.last_ping {
-                    // Not pinged more often than this, however many logins want its name.
-                    Some(last) if now < last + PROBE_INTERVAL => last + PROBE_INTERVAL,
-                    _ => {
-                        self.send_probe(&mut websocket, now);
-                        continue;
-                    }
-                },
+                None if transport.processing || transport.pings_sent > pings_sent => deadline,
+                // Not pinged more often than this, however many logins want its name.
+                None if now < transport.next_ping => transport.next_ping,
+                None => {
+                    transport.pings_sent += 1;
+                    transport.next_ping = now + PROBE_INTERVAL;
+                    let number = transport.pings_sent.to_be_bytes().to_vec();
+                    // An error means that the socket is closed, and its own thread will say so.
+                    let _ = websocket.send(Message::Ping(number.into()));
+                    self.flush_later(&mut websocket);
+                    deadline
+                }
             };
             if now >= deadline {
                 break;
@@ -131,16 +133,6 @@ impl Peer {
             self.socket.disconnect();
         }
         alive
-    }
-
-    fn send_probe(&self, websocket: &mut MutexGuard<WebSocket<Transport>>, now: Instant) {
-        let transport = websocket.get_mut();
-        transport.pings_sent += 1;
-        transport.last_ping = Some(now);
-        let number = transport.pings_sent.to_be_bytes().to_vec();
-        // An error means that the socket is closed, and its own thread will say so.
-        let _ = websocket.send(Message::Ping(number.into()));
-        self.flush_later(websocket);
     }
 
     /// Ends the connection in good order (RFC 6455, section 7.1.1): sends what is left, with `frame` as

@@ -180,14 +180,9 @@ pub fn login_token(text: &str) -> String {
 }
 
 impl Fault {
-    /// The stable word for programs.
-    pub fn code(&self) -> &'static str {
-        self.words().0
-    }
-
-    /// The code, and the sentence for people. Text from the wire is cut to [`MAX_NAME`] bytes, so
+    /// The code, which is the stable word for programs, and the sentence for people. Text from the wire is cut to [`MAX_NAME`] bytes, so
     /// that a refusal is never much longer than what it refuses.
-    fn words(&self) -> (&'static str, String) {
+    pub fn words(&self) -> (&'static str, String) {
         let (code, sentence, text) = match self {
             Fault::UnknownCommand(command) => ("unknown-command", "Command not found: ", command),
             Fault::InvalidJson(reason) => ("invalid-json", "Invalid JSON: ", reason),

@@ -3,6 +3,7 @@
 //! The accept loop does no I/O with a client that could block, and never ends because of one.
 
 use std::io;
+use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,7 +98,12 @@ fn accept(listener: &Listener, shared: &Arc<Shared>) {
             return;
         }
         let started = match accepted {
-            Err(error) if is_transient_accept_error(&error) => continue,
+            // Something that a client did, as some systems report it.
+            Err(error)
+                if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) =>
+            {
+                continue;
+            }
             accepted => accepted.and_then(|(socket, mut address)| {
                 address.set_ip(address.ip().to_canonical());
                 start_client(shared, listener, socket, address)
@@ -111,12 +117,6 @@ fn accept(listener: &Listener, shared: &Arc<Shared>) {
             thread::sleep(ACCEPT_DELAY);
         }
     }
-}
-
-/// Whether `accept` failed for something that a client did, as some systems report it.
-fn is_transient_accept_error(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 /// Starts a client's thread, or rejects the connection if a limit is reached.

@@ -39,8 +39,8 @@ pub struct Transport {
     pub progress: u64,
     /// How many pings other logins have sent to this client.
     pub pings_sent: u64,
-    /// When the last of these pings was sent.
-    pub last_ping: Option<Instant>,
+    /// Before this time no other of these pings is sent.
+    pub next_ping: Instant,
     /// The number of the last of these pings that the client has answered.
     pub last_pong: u64,
 }
@@ -101,7 +101,7 @@ impl Transport {
             probing: None,
             progress: 0,
             pings_sent: 0,
-            last_ping: None,
+            next_ping: Instant::now(),
             last_pong: 0,
         })
     }

@@ -61,19 +61,15 @@ impl Client {
             true => limits.write_buffer_with_leaves(),
             false => limits.write_buffer(),
         };
-        let Ok(peer) = self.find(to) else {
+        let sent = self.find(to).map(|peer| peer.send(text.clone(), bound));
+        let Ok(Err(SendError::Full)) = sent else {
             return Ok(());
         };
-        match peer.send(text.clone(), bound) {
-            Err(SendError::Full) => {
-                if was_partner {
-                    // The recipient does not know of the end, so the call goes on. An error means that it is leaving.
-                    let _ = registry.start_call(from, to, usize::MAX);
-                }
-                Err(Fault::UserUnreachable(to.into()))
-            }
-            Ok(()) | Err(SendError::Closed) => Ok(()),
+        if was_partner {
+            // The recipient does not know of the end, so the call goes on. An error means that it is leaving.
+            let _ = registry.start_call(from, to, usize::MAX);
         }
+        Err(Fault::UserUnreachable(to.into()))
     }
 
     /// Any other message.
