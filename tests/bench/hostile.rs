@@ -6,6 +6,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +20,11 @@ const EACH: usize = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 /// A client whose connection was closed comes again after half as many on average.
 const ROUNDS_TO_RECONNECT: usize = 100;
+/// So many rounds are over before the measurement begins. By then the recipients have stalled.
+const ROUNDS_BEFORE: usize = 20;
+/// After these, who sends to a stalled recipient has rounds between two messages: half a second. So they
+/// are no flood, and what they cost is what the stalled recipients cost.
+const SENDERS_ROUNDS: usize = 50;
 
 /// Started with this argument, this program is hostile clients.
 pub const ROLE: &str = "--hostile";
@@ -36,43 +42,69 @@ pub fn rage(arguments: &[String]) {
     let [address, mix] = arguments else { panic!("an address and a mix") };
     let address: SocketAddr = address.parse().expect("an address");
     let (_, each, of_kinds) = MIXES.into_iter().find(|(name, ..)| name == mix).expect("a mix");
-    // What a connection says first, what it says again and again, and whether it reads.
+    // What a connection says first, what it says again and again, whether it reads, and how often it is
+    // its turn.
     let kinds: [Kind; 10] = [
         // Silence; half a request that drips; half a frame; garbage.
-        Kind { first: |_| vec![], again: |_| vec![], reads: false },
-        Kind { first: |_| b"GET / HTTP/1.1\r\nX: ".to_vec(), again: |_| vec![b'x'], reads: false },
+        Kind { first: |_| vec![], again: |_| vec![], reads: false, rounds: 1 },
+        Kind {
+            first: |_| b"GET / HTTP/1.1\r\nX: ".to_vec(),
+            again: |_| vec![b'x'],
+            reads: false,
+            rounds: 1,
+        },
         Kind {
             first: |_| upgraded(&[0x81, 0xe4, 0, 0, 0, 0, b'{']),
             again: |_| vec![],
             reads: false,
+            rounds: 1,
         },
-        Kind { first: |_| b"\x16\x03\x01".to_vec(), again: |_| vec![b'?'; 100], reads: true },
+        Kind {
+            first: |_| b"\x16\x03\x01".to_vec(),
+            again: |_| vec![b'?'; 100],
+            reads: true,
+            rounds: 1,
+        },
         // A storm of logins under one name, by clients that answer no ping.
-        Kind { first: |_| upgraded(&login_frame("popular")), again: |_| vec![], reads: false },
+        Kind {
+            first: |_| upgraded(&login_frame("popular")),
+            again: |_| vec![],
+            reads: false,
+            rounds: 1,
+        },
         // Recipients that take no data, and who sends to them.
         Kind {
             first: |n| upgraded(&login_frame(&format!("stalled {n}"))),
             again: |_| vec![],
             reads: false,
+            rounds: 1,
         },
         Kind {
             first: |n| upgraded(&login_frame(&format!("sender {n}"))),
             again: relay,
             reads: true,
+            rounds: SENDERS_ROUNDS,
         },
         // Floods: short messages, long ones, pings.
-        Kind { first: |_| upgraded(&[]), again: short_messages, reads: true },
-        Kind { first: |_| upgraded(&[]), again: long_message, reads: true },
-        Kind { first: |_| upgraded(&[]), again: pings, reads: true },
+        Kind { first: |_| upgraded(&[]), again: short_messages, reads: true, rounds: 1 },
+        Kind { first: |_| upgraded(&[]), again: long_message, reads: true, rounds: 1 },
+        Kind { first: |_| upgraded(&[]), again: pings, reads: true, rounds: 1 },
     ];
+    let (begun, all_begun) = mpsc::channel();
     for kind in kinds.into_iter().take(of_kinds.end).skip(of_kinds.start) {
+        let begun = begun.clone();
         let mut clients: Vec<_> = (0..each).map(|number| kind.connect(address, number)).collect();
         let again: Vec<_> = (0..each).map(kind.again).collect();
         thread::spawn(move || {
             for round in 0.. {
+                if round == ROUNDS_BEFORE {
+                    begun.send(()).expect("the process is there");
+                }
                 for (number, client) in clients.iter_mut().enumerate() {
+                    let turn =
+                        round < ROUNDS_BEFORE || (round + number).is_multiple_of(kind.rounds);
                     if client.is_some() {
-                        kind.go_on(client, &again[number]);
+                        kind.go_on(client, if turn { &again[number] } else { &[] });
                     } else if (round + number).is_multiple_of(ROUNDS_TO_RECONNECT) {
                         *client = kind.connect(address, number);
                     }
@@ -81,6 +113,8 @@ pub fn rage(arguments: &[String]) {
             }
         });
     }
+    drop(begun);
+    assert_eq!(all_begun.iter().take(of_kinds.len()).count(), of_kinds.len());
     println!("ready");
     // Whoever started this closes our input, or kills us.
     let _ = std::io::stdin().read(&mut [0]);
@@ -91,6 +125,7 @@ struct Kind {
     first: fn(usize) -> Vec<u8>,
     again: fn(usize) -> Vec<u8>,
     reads: bool,
+    rounds: usize,
 }
 
 impl Kind {
