@@ -5,7 +5,8 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use signal_server::limits::{self, Limits, Timeouts};
 
-use super::{code_spans, files_below, read, root, rows, test};
+use super::common::files_below;
+use super::{code_spans, read, root, rows, test};
 
 pub fn trials() -> Vec<Trial> {
     vec![

@@ -5,7 +5,8 @@ use std::fs;
 
 use libtest_mimic::Trial;
 
-use super::{files_below, read, root, test};
+use super::common::files_below;
+use super::{read, root, test};
 
 pub fn trials() -> Vec<Trial> {
     vec![
