@@ -9,6 +9,7 @@
 //! | [`signaling`] | how a message travels: read this |
 //! | [`web`] | the request head, and the call page that browsers load |
 //! | [`operator`] | options, certificate, users, TURN, log: skip it on a first reading |
+//! | [`peerjs`] | the messages of PeerJS clients, with `--peerjs` only: skip it on a first reading |
 //! | [`limits`] | every bound and timeout, with its unit and its reason |
 //!
 //! Within a folder, a file uses only the files that are listed above it here. Imports between folders
@@ -32,6 +33,7 @@
 pub mod limits;
 pub mod names;
 pub mod addresses;
+pub mod peerjs;
 pub mod threads;
 pub mod rate;
 pub mod qr;

@@ -28,6 +28,17 @@ pub const MAX_REPLY_OVERHEAD: usize = 1024;
 /// prefix, within which the customer chooses addresses at will.
 pub const IPV6_PREFIX: u32 = 56;
 
+/// Messages that a PeerJS client can have waiting for absent recipients: two offers, each with all its
+/// candidates.
+pub const MAX_HELD: usize = 64;
+
+/// The same in bytes, with the recipients' names.
+pub const MAX_HELD_BYTES: usize = 16 * 1024;
+
+/// How often a thread with messages for absent recipients looks for these. Nobody notices a call that
+/// starts this much later.
+pub const HELD_POLL: Duration = Duration::from_millis(200);
+
 // ---- how fast ----
 
 /// Burst that a connection may send at once, as the time that its message rate needs for it.
@@ -209,6 +220,8 @@ pub struct Timeouts {
     pub stall: Duration,
     /// How long the connection that holds a wanted name has to answer a ping.
     pub probe: Duration,
+    /// How long a PeerJS client's messages wait for an absent recipient, as in the original server.
+    pub hold: Duration,
     /// How long the server reads and drops what a client still sends after the server's last bytes.
     pub drain: Duration,
     /// How long a stopping server waits for its clients' threads.
@@ -223,6 +236,7 @@ impl Default for Timeouts {
             pong: Duration::from_secs(10),
             stall: Duration::from_secs(10),
             probe: Duration::from_secs(2),
+            hold: Duration::from_secs(5),
             drain: Duration::from_secs(1),
             stop: Duration::from_secs(2),
         }
@@ -246,6 +260,8 @@ pub struct Limits {
     /// Calls that one user has made or answered and not ended. A mesh call is one for each of the
     /// others.
     pub max_calls: usize,
+    /// Whether PeerJS clients are served, whose messages can be held.
+    pub peerjs: bool,
 }
 
 impl Default for Limits {
@@ -257,6 +273,7 @@ impl Default for Limits {
             max_message: 64 * 1024,
             max_rate: 50,
             max_calls: 32,
+            peerjs: false,
         }
     }
 }
@@ -274,7 +291,7 @@ impl Limits {
     }
 
     /// The most memory that one connection can take, in bytes, and for what. `None` if a limit is off.
-    pub fn connection_memory(&self) -> Option<[(usize, &'static str); 9]> {
+    pub fn connection_memory(&self) -> Option<[(usize, &'static str); 10]> {
         let message = self.max_message.checked_add(MAX_REPLY_OVERHEAD)?;
         let partner = 2 * (MAX_NAME + 64); // noted on both sides
         // A buffer that grows can be twice as large as what it holds.
@@ -285,6 +302,8 @@ impl Limits {
             (message.checked_mul(4)?.checked_add(READ_BUFFER)?, "a frame, and earlier fragments"),
             (message.checked_mul(5)?, "a message being handled, its fields and the reply"),
             (waiting.checked_add(FLUSH_PART)?, "the write buffer, with one reply more"),
+            // Of many short messages the list and the names take as much as the text; and all of it grows.
+            (if self.peerjs { 4 * MAX_HELD_BYTES } else { 0 }, "messages held for PeerJS clients"),
             (TLS_STATE, "TLS"),
             (self.max_calls.checked_mul(partner)?, "partners"),
             (4 * SOCKET_BUFFER, "the kernel's buffers"),
@@ -308,9 +327,9 @@ mod tests {
 
     #[test]
     fn the_worst_case_is_a_sum_of_all_parts_for_all_connections() {
-        let limits = Limits::default();
+        let limits = Limits { peerjs: true, ..Limits::default() };
         let kib = limits.connection_memory().unwrap().map(|(bytes, _)| bytes.div_ceil(1024));
-        assert_eq!(kib, [256, 4, 261, 325, 308, 224, 12, 128, 2]);
+        assert_eq!(kib, [256, 4, 261, 325, 308, 64, 224, 12, 128, 2]);
         let connection =
             limits.connection_memory().unwrap().iter().map(|(bytes, _)| bytes).sum::<usize>();
         assert_eq!(limits.worst_case(), Some(1008 * connection + 20 * 1024 * 1024));

@@ -26,6 +26,7 @@ const LIMITS: Limits = Limits {
     max_message: 64 * 1024,
     max_rate: 200,
     max_calls: 8,
+    peerjs: false,
 };
 
 fn duration() -> Duration {

@@ -58,6 +58,8 @@ pub struct Config {
     pub allow_origin: Vec<String>,
     /// Reverse proxies whose `X-Forwarded-For` is believed.
     pub trust_proxy: Vec<Network>,
+    /// The key of PeerJS clients; `None` if they are not served.
+    pub peerjs: Option<String>,
     /// Bounds on what clients may use.
     pub limits: Limits,
     /// The least important level that is logged.
@@ -78,6 +80,7 @@ impl Default for Config {
             users: None,
             allow_origin: vec![],
             trust_proxy: vec![],
+            peerjs: None,
             limits: Limits::default(),
             log: LevelFilter::Info,
         }
@@ -143,6 +146,7 @@ impl Config {
             "users" => self.users = Some(value.into()),
             "allow-origin" => self.allow_origin.push(origin(value)?),
             "trust-proxy" => self.trust_proxy.push(value.parse()?),
+            "peerjs" => (self.peerjs, limits.peerjs) = (Some(value.into()), true),
             "max-connections" => limits.max_connections = limit(value)?,
             "max-per-ip" => limits.max_per_ip = limit(value)?,
             "max-message" => limits.max_message = limit(value)?.min(LARGEST_MESSAGE),

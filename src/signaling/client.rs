@@ -13,6 +13,7 @@
 //! thread wakes from its `recv` and cleans up.
 
 mod login;
+mod peerjs;
 mod relay;
 
 use std::fmt;
@@ -46,6 +47,8 @@ use login::Session;
 pub struct Shared {
     /// Who is online.
     pub registry: Arc<Registry>,
+    /// Which PeerJS clients are online. Their names have nothing to do with the users'.
+    pub peers: Arc<Registry>,
     /// Which connections are open.
     pub connections: Arc<Connections>,
     /// How much each client may do.
@@ -69,6 +72,8 @@ pub struct Client {
     address: SocketAddr,
     /// The name it is logged in with.
     session: Option<Session>,
+    /// `None` unless the client speaks PeerJS.
+    peerjs: Option<peerjs::State>,
     rate: RateLimiter,
     /// When the users file was last asked whether this user may stay.
     users_checked: Instant,
@@ -115,7 +120,8 @@ impl Client {
     ) -> Client {
         let now = Instant::now();
         let rate = RateLimiter::new(rate::per_second(shared.limits.max_rate), BURST, now);
-        Client { shared, peer, address, session: None, rate, users_checked: now, permit }
+        let (session, peerjs) = (None, None);
+        Client { shared, peer, address, session, peerjs, rate, users_checked: now, permit }
     }
 
     /// Reads and handles messages until the connection ends, and then ends it here, too.
@@ -157,6 +163,7 @@ impl Client {
     /// Handles all messages in what was received, no faster than the client's rate. A part of a
     /// message is charged like a short message.
     fn process_buffered(&mut self) -> Result<(), DisconnectReason> {
+        self.login_peerjs()?;
         self.check_user()?;
         let mut message = self.next_message()?;
         self.charge_rate()?;
@@ -223,10 +230,11 @@ impl Client {
     }
 
     /// Waits for bytes from the client, and pings it when none come. The only place where a client's
-    /// thread waits while its client is quiet. Not inlined, so that the buffer's part of the stack is used by the
+    /// thread waits while its client is quiet, unless it holds messages. Not inlined, so that the buffer's part of the stack is used by the
     /// handling of messages, too.
     #[inline(never)]
     fn receive(&mut self) -> Result<(), DisconnectReason> {
+        self.wait_for_recipients();
         let mut buffer = [0; RECV_BUFFER];
         let Timeouts { idle, pong, .. } = self.shared.timeouts;
         let mut progress_at_ping = None;
@@ -268,6 +276,9 @@ impl Client {
         // Clients send either kind of frame; recipients always get text.
         if !message.is_text() && !message.is_binary() {
             return Ok(());
+        }
+        if self.peerjs.is_some() {
+            return self.relay_peerjs(&message.into_text().unwrap_or_default());
         }
         let text = match message.into_text() {
             Ok(text) => text,
@@ -345,6 +356,7 @@ mod tests {
         let limits = Limits::default();
         Arc::new(Shared {
             registry: Arc::default(),
+            peers: Arc::default(),
             connections: Connections::new(limits),
             limits,
             timeouts: Timeouts::default(),

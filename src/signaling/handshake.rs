@@ -35,8 +35,8 @@ pub fn run(
     let served =
         request::serve(&mut transport, &shared.site, is_tls, address, &mut |ip| permit.assign(ip))
             .inspect_err(|error| debug!("{address} HTTP request failed: {error}"));
-    let (leftover, address) = match served.ok()? {
-        (address, Outcome::Upgraded(leftover)) => (leftover, address),
+    let (leftover, query, address) = match served.ok()? {
+        (address, Outcome::Upgraded(leftover, query)) => (leftover, query, address),
         (address, Outcome::Answered(status)) => {
             debug!("{address} HTTP request answered with {status}");
             transport.shutdown_tls();
@@ -52,7 +52,8 @@ pub fn run(
         .max_frame_size(Some(limits.max_message));
     let websocket = WebSocket::from_partially_read(transport, leftover, Role::Server, Some(config));
     debug!("{address} connected ({} connections open)", shared.connections.count());
-    Some(Box::new(Client::new(shared, Peer::new(websocket, socket), address, permit)))
+    let client = Client::new(shared, Peer::new(websocket, socket), address, permit);
+    Some(Box::new(client.with_peerjs(query)))
 }
 
 /// Serves a client on a fresh thread. The handshakes have gone deep into the stack, and a thread keeps

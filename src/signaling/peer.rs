@@ -15,6 +15,7 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Message, Utf8Bytes, WebSocket};
 
 use crate::limits::{FLUSHER_STACK, PROBE_INTERVAL, PROBING_TIME, Timeouts};
+use crate::operator::users::TokenHash;
 use crate::signaling::transport::{self, ClientSocket, Transport, is_timeout};
 use crate::threads;
 
@@ -24,6 +25,8 @@ pub struct Peer {
     websocket: Arc<Mutex<WebSocket<Transport>>>,
     /// To wait for the client, and to disconnect it, without the lock.
     pub socket: Arc<ClientSocket>,
+    /// A PeerJS client's token. A new connection with the same one takes over the name.
+    pub token: Option<TokenHash>,
 }
 
 /// Why a message was not sent. Nothing of it was.
@@ -38,7 +41,7 @@ pub enum SendError {
 impl Peer {
     /// A connection whose handshakes are done.
     pub fn new(websocket: WebSocket<Transport>, socket: Arc<ClientSocket>) -> Peer {
-        Peer { websocket: Arc::new(Mutex::new(websocket)), socket }
+        Peer { websocket: Arc::new(Mutex::new(websocket)), socket, token: None }
     }
 
     /// Whether both are the same connection.

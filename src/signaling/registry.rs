@@ -25,7 +25,8 @@ type Users = HashMap<String, RegisteredUser>;
 
 struct RegisteredUser {
     peer: Peer,
-    /// `None` once the user is leaving. The name stays taken until all partners have been told.
+    /// `None` while nobody finds the user: before [`Registration::publish`], and once the user is
+    /// leaving. The name stays taken until all partners have been told.
     partners: Option<Partners>,
 }
 
@@ -50,7 +51,7 @@ pub struct Registration {
 }
 
 impl Registry {
-    /// Gives `name` to `peer`.
+    /// Gives `name` to `peer`. Others find it after [`Registration::publish`].
     ///
     /// # Errors
     /// The name is taken, by the connection returned.
@@ -58,8 +59,7 @@ impl Registry {
         match self.users.lock().entry(name.to_owned()) {
             Entry::Occupied(holder) => Err(holder.get().peer.clone()),
             Entry::Vacant(free) => {
-                let partners = Some(Partners::new());
-                free.insert(RegisteredUser { peer: peer.clone(), partners });
+                free.insert(RegisteredUser { peer: peer.clone(), partners: None });
                 Ok(Registration { registry: self.clone(), name: name.to_owned() })
             }
         }
@@ -133,6 +133,13 @@ impl Registry {
 }
 
 impl Registration {
+    /// From now on others find the user.
+    pub fn publish(&self) {
+        if let Some(user) = self.registry.users.lock().get_mut(&self.name) {
+            user.partners = Some(Partners::new());
+        }
+    }
+
     /// From now on nobody finds the user, but the name is not free yet. Returns whom to tell.
     pub fn begin_unregister(&self) -> Partners {
         let mut users = self.registry.users.lock();

@@ -76,6 +76,7 @@ fn share(
     let addresses = listeners.last().map(|l| local_addresses(l.address.ip())).unwrap_or_default();
     Shared {
         registry: Arc::default(),
+        peers: Arc::default(),
         connections: Connections::new(config.limits),
         limits: config.limits,
         timeouts,
@@ -83,6 +84,7 @@ fn share(
             settings: page::settings(&ice_servers, tls_port, users.is_some(), &addresses),
             allow_origin: config.allow_origin.clone(),
             trust_proxy: config.trust_proxy.clone(),
+            peerjs: config.peerjs.clone(),
         },
         users,
         turn,

@@ -12,6 +12,7 @@ use tungstenite::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, 
 
 use crate::addresses::Network;
 use crate::limits::{HEAD_CHUNK, MAX_HEAD, MAX_HEADERS, RETRY_AFTER};
+use crate::peerjs;
 use crate::web::page::{self, TEXT};
 
 /// What the page may do: load from and connect to its own server, and nothing else (CSP level 3).
@@ -30,6 +31,8 @@ pub struct Site {
     pub allow_origin: Vec<String>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trust_proxy: Vec<Network>,
+    /// The key of PeerJS clients; `None` if they are not served.
+    pub peerjs: Option<String>,
 }
 
 impl Site {
@@ -41,8 +44,9 @@ impl Site {
 
 /// What a request was for.
 pub enum Outcome {
-    /// A WebSocket. These bytes came after the request and belong to it, at most [`HEAD_CHUNK`].
-    Upgraded(Vec<u8>),
+    /// A WebSocket. These bytes came after the request and belong to it, at most [`HEAD_CHUNK`]. With
+    /// the query of its URL if it is a PeerJS client's.
+    Upgraded(Vec<u8>, Option<String>),
     /// Anything else, answered with this status.
     Answered(u16),
 }
@@ -52,6 +56,8 @@ struct Head {
     /// Without the path, because clients may connect with one that is not a valid URI.
     request: Request,
     path: String,
+    /// The path as it was sent, with the query.
+    target: String,
     /// The name and port of this server, as the client knows it.
     host: String,
     length: usize,
@@ -76,7 +82,7 @@ pub fn serve(
     assign: &mut dyn FnMut(IpAddr) -> Result<(), &'static str>,
 ) -> io::Result<(SocketAddr, Outcome)> {
     let mut client = peer;
-    let mut received = Vec::new();
+    let (mut received, mut query) = (Vec::new(), None);
     let answered = loop {
         let mut chunk = [0; HEAD_CHUNK];
         let count = stream.read(&mut chunk)?;
@@ -96,6 +102,7 @@ pub fn serve(
                 break Err((StatusCode::SERVICE_UNAVAILABLE, reason.into()));
             }
         }
+        query = site.peerjs.as_ref().and_then(|_| peerjs::query(&head.target));
         break answer(head, site, peer, tls);
     };
     let (status, bytes) = match answered {
@@ -105,7 +112,7 @@ pub fn serve(
     stream.write_all(&bytes)?;
     stream.flush()?;
     match status {
-        StatusCode::SWITCHING_PROTOCOLS => Ok((client, Outcome::Upgraded(received))),
+        StatusCode::SWITCHING_PROTOCOLS => Ok((client, Outcome::Upgraded(received, query))),
         status => Ok((client, Outcome::Answered(status.as_u16()))),
     }
 }
@@ -148,9 +155,10 @@ fn parse(received: &[u8]) -> Result<Option<Head>, Refusal> {
         (None, _) if version == Version::HTTP_10 => "",
         _ => return Err(bad("A request needs one Host header")),
     };
-    let (authority, path) = split_target(parsed.path.unwrap_or_default());
+    let target = parsed.path.unwrap_or_default().to_string();
+    let (authority, path) = split_target(&target);
     let (host, path) = (authority.unwrap_or(host).to_string(), path.to_string());
-    Ok(Some(Head { request, path, host, length }))
+    Ok(Some(Head { request, path, target, host, length }))
 }
 
 /// The authority, if the target is a whole URL (absolute-form: RFC 9112, section 3.2.2), and the path.
@@ -180,9 +188,10 @@ fn answer(
     if method != Method::GET && method != Method::HEAD {
         return Err((StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD".into()));
     }
+    let endpoint = site.peerjs.as_ref().and_then(|_| peerjs::endpoint(&head.path));
     let (status, (content_type, body)) = match page::find(&head.path, &site.settings) {
         Some(file) => (StatusCode::OK, file),
-        None => (StatusCode::NOT_FOUND, (TEXT, "Not found\n".into())),
+        None => endpoint.unwrap_or((StatusCode::NOT_FOUND, (TEXT, "Not found\n".into()))),
     };
     let mut bytes = response(status, content_type, &body);
     if method == Method::HEAD {

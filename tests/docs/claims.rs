@@ -102,16 +102,18 @@ fn duration(text: &str) -> Duration {
 }
 
 fn every_timer_has_its_value() {
-    let Timeouts { handshake, idle, pong, stall, probe, drain, stop } = Timeouts::default();
+    let Timeouts { handshake, idle, pong, stall, probe, hold, drain, stop } = Timeouts::default();
     let values = [
         ("timeouts.handshake", handshake),
         ("timeouts.idle", idle),
         ("timeouts.pong", pong),
         ("timeouts.stall", stall),
         ("timeouts.probe", probe),
+        ("timeouts.hold", hold),
         ("timeouts.drain", drain),
         ("timeouts.stop", stop),
         ("PACING_DELAY", limits::PACING_DELAY),
+        ("HELD_POLL", limits::HELD_POLL),
         ("PROBE_INTERVAL", limits::PROBE_INTERVAL),
         ("PROBING_TIME", limits::PROBING_TIME),
         ("BURST", limits::BURST),
@@ -134,7 +136,8 @@ fn every_timer_has_its_value() {
 }
 
 fn the_memory_table_is_right() {
-    let parts = Limits::default().connection_memory().unwrap();
+    let limits = Limits { peerjs: true, ..Limits::default() };
+    let parts = limits.connection_memory().unwrap();
     let wanted: Vec<[String; 2]> = parts
         .iter()
         .map(|(bytes, what)| [bytes.div_ceil(1024).to_string(), what.to_string()])

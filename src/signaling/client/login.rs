@@ -58,7 +58,7 @@ impl Client {
         text: &str,
     ) -> Result<(), DisconnectReason> {
         let name = envelope.from_user();
-        let outcome = self.log_in_as(name, text);
+        let outcome = self.log_in_as(name, &protocol::login_token(text));
         match outcome {
             Ok(()) => info!("{} logged in as {name:?}", self.address),
             Err(refusal) => {
@@ -82,7 +82,7 @@ impl Client {
         }
     }
 
-    fn log_in_as(&mut self, name: &str, text: &str) -> Result<(), LoginRefusal> {
+    pub(super) fn log_in_as(&mut self, name: &str, token: &str) -> Result<(), LoginRefusal> {
         if !is_valid_name(name) {
             return Err(LoginRefusal::InvalidName);
         }
@@ -90,8 +90,7 @@ impl Client {
         let token_hash = match &self.shared.users {
             None => None,
             Some(users) => {
-                let token = protocol::login_token(text);
-                let known = users.authenticate(self.address.ip(), name, &token);
+                let known = users.authenticate(self.address.ip(), name, token);
                 Some(known.ok_or(LoginRefusal::Unauthorized)?)
             }
         };
@@ -100,6 +99,8 @@ impl Client {
         }
         let registration = self.take_name(name).ok_or(LoginRefusal::NameTaken)?;
         self.permit.set_logged_in();
+        self.open_peerjs(); // Before anybody's message.
+        registration.publish();
         let shared = self.shared.clone();
         // Dropping the former session frees the former name.
         self.session = Some(Session { shared, registration, token_hash });
@@ -108,11 +109,12 @@ impl Client {
 
     /// Takes `name` if it is free, or if the connection that holds it is closing or dead.
     fn take_name(&self, name: &str) -> Option<Registration> {
-        let Shared { registry, timeouts, .. } = &*self.shared;
+        let (registry, timeouts) = (self.registry(), &self.shared.timeouts);
         let holder = match registry.register(name, &self.peer) {
             Ok(registration) => return Some(registration),
             Err(holder) => holder,
         };
+        self.disconnect_own(&holder);
         self.peer.with(|websocket| websocket.get_mut().probing = Some(Instant::now()));
         let is_alive = holder.probe(timeouts.probe);
         self.peer.with(|websocket| websocket.get_mut().probing = None);

@@ -1,0 +1,219 @@
+//! A PeerJS client: it logs in by its URL, and messages for an absent recipient are held for a moment,
+//! because apps connect to each other while their pages are still loading.
+//!
+//! The messages are held by their sender's thread, and end with it. Nobody is told when a client
+//! disconnects: PeerJS would end calls that can go on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Instant;
+
+use log::{debug, info};
+use sha2::{Digest, Sha256};
+use tungstenite::Utf8Bytes;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::{Client, DisconnectReason, Shared};
+use crate::limits::{HELD_POLL, MAX_HELD, MAX_HELD_BYTES};
+use crate::operator::users::TokenHash;
+use crate::peerjs::{self, Login, Message};
+use crate::signaling::peer::{Peer, SendError};
+use crate::signaling::protocol::LoginRefusal;
+use crate::signaling::registry::Registry;
+use crate::signaling::transport::is_timeout;
+
+/// What a client has in addition if it speaks PeerJS.
+pub struct State {
+    /// The query of its URL, until it has logged in.
+    query: Option<String>,
+    /// Its messages for recipients who are not there, or take data too slowly.
+    held: BTreeMap<String, Held>,
+}
+
+/// The messages for one recipient. They are delivered in order, or expire together.
+struct Held {
+    until: Instant,
+    messages: VecDeque<Utf8Bytes>,
+    /// Whether the sender is told if they expire.
+    can_expire: bool,
+    /// The token of a recipient who was there, and took data too slowly for all of them. The others are
+    /// for nobody with another token.
+    token: Option<TokenHash>,
+}
+
+impl State {
+    /// Whether `more` messages can be held, too.
+    fn has_room(&self, dst: &str, more: &Held) -> bool {
+        let (mut count, mut bytes) = (0, 0);
+        for (dst, held) in self.held.iter().map(|(dst, held)| (&**dst, held)).chain([(dst, more)]) {
+            count += held.messages.len();
+            bytes += held.messages.iter().map(|text| dst.len() + text.len()).sum::<usize>();
+        }
+        count <= MAX_HELD && bytes <= MAX_HELD_BYTES
+    }
+}
+
+impl Held {
+    /// Whether these may go to `peer`, if it is the recipient.
+    fn is_for(&self, peer: &Peer) -> bool {
+        self.token.is_none() || self.token == peer.token
+    }
+
+    /// Sends the messages to `peer`, until one cannot be sent.
+    fn deliver(&mut self, peer: &Peer, bound: usize) {
+        while let Some(text) = self.messages.front().filter(|_| self.is_for(peer)) {
+            let sent = peer.send(text.clone(), bound);
+            if sent != Err(SendError::Closed) {
+                self.token = peer.token;
+            }
+            if sent.is_err() {
+                return;
+            }
+            self.messages.pop_front();
+        }
+    }
+}
+
+impl Client {
+    /// The same client. With a query in its URL it is a PeerJS client.
+    pub fn with_peerjs(mut self, query: Option<String>) -> Client {
+        self.peerjs = query.map(|query| State { query: Some(query), held: BTreeMap::new() });
+        self
+    }
+
+    /// Who is online among the clients that this one can reach.
+    pub(super) fn registry(&self) -> &Arc<Registry> {
+        match self.peerjs {
+            Some(_) => &self.shared.peers,
+            None => &self.shared.registry,
+        }
+    }
+
+    /// Logs a PeerJS client in, once; other clients send a message for that.
+    pub(super) fn login_peerjs(&mut self) -> Result<(), DisconnectReason> {
+        let query = self.peerjs.as_mut().and_then(|peerjs| peerjs.query.take());
+        let (Some(query), Some(key)) = (query, &self.shared.site.peerjs) else {
+            return Ok(());
+        };
+        let refusal = match Login::parse(&query, key) {
+            Err(refusal) => refusal,
+            Ok(Login { id, token }) => {
+                self.peer.token = Some(Sha256::digest(&token).into());
+                match self.log_in_as(&id, &token) {
+                    Ok(()) => {
+                        info!("{} logged in as {id:?} (PeerJS)", self.address);
+                        return Ok(());
+                    }
+                    Err(LoginRefusal::InvalidName) => peerjs::INCOMPLETE,
+                    Err(LoginRefusal::Unauthorized) => peerjs::WRONG_TOKEN,
+                    Err(LoginRefusal::NameTaken) => peerjs::ID_TAKEN,
+                }
+            }
+        };
+        info!("{} PeerJS login refused: {refusal}", self.address);
+        self.reply(refusal.into());
+        Err(DisconnectReason::ClosedByServer(CloseCode::Policy, "not logged in"))
+    }
+
+    /// Disconnects the holder of a wanted name if it has this client's token: its page was loaded again,
+    /// or its line was cut. The probe that follows finds it dead.
+    pub(super) fn disconnect_own(&self, holder: &Peer) {
+        if self.peer.token.is_some() && self.peer.token == holder.token {
+            holder.socket.disconnect();
+        }
+    }
+
+    /// Tells a PeerJS client that it has its id.
+    pub(super) fn open_peerjs(&self) {
+        if self.peerjs.is_some() {
+            self.reply(peerjs::OPEN.into());
+        }
+    }
+
+    /// Relays a message. What is not one is ignored: the dialect has no word for that.
+    pub(super) fn relay_peerjs(&mut self, text: &str) -> Result<(), DisconnectReason> {
+        let (Some(peerjs), Some(session)) = (&mut self.peerjs, &self.session) else {
+            return Ok(());
+        };
+        let Some(message) = Message::parse(text, session.name()) else {
+            return Ok(());
+        };
+        let (dst, can_expire) = (&*message.dst, message.can_expire());
+        let Shared { peers, limits, timeouts, .. } = &*self.shared;
+        let until = Instant::now() + timeouts.hold;
+        let new = Held { until, messages: VecDeque::new(), can_expire, token: None };
+        // All go this way, so that none overtakes those that are held.
+        let recipient = peers.find(dst);
+        let former = peerjs.held.remove(dst);
+        let is_for = |held: &Held| recipient.as_ref().is_none_or(|peer| held.is_for(peer));
+        let mut held = former.filter(is_for).unwrap_or(new);
+        held.can_expire |= can_expire;
+        held.messages.push_back(message.to_json().into());
+        if let Some(peer) = &recipient {
+            held.deliver(peer, limits.write_buffer());
+        }
+        debug!("PeerJS message from {:?} to {dst:?}, {} bytes", session.name(), text.len());
+        if !peerjs.has_room(dst, &held) {
+            if can_expire {
+                expire(&self.peer, session.name(), dst, limits.write_buffer());
+                return Ok(());
+            }
+            held.messages.pop_back();
+        }
+        if !held.messages.is_empty() {
+            peerjs.held.insert(dst.into(), held);
+        }
+        Ok(())
+    }
+
+    /// While messages are held, waits for bytes from the client in [`receive`](Client::receive)'s
+    /// place, and looks now and then whether a recipient has come.
+    pub(super) fn wait_for_recipients(&mut self) {
+        if !self.holds_messages() {
+            return;
+        }
+        let socket = self.peer.socket.clone();
+        let _ = socket.stream.set_read_timeout(Some(HELD_POLL)); // An error: `peek` fails, too.
+        loop {
+            match socket.stream.peek(&mut [0]) {
+                Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => {}
+                _ => break, // The next `recv` has bytes, or the reason for the end.
+            }
+            if !self.holds_messages() {
+                break;
+            }
+        }
+        let _ = socket.stream.set_read_timeout(Some(self.shared.timeouts.idle));
+    }
+
+    /// Delivers or expires what is held. Whether some of it still waits.
+    fn holds_messages(&mut self) -> bool {
+        let (Some(peerjs), Some(session)) = (&mut self.peerjs, &self.session) else {
+            return false;
+        };
+        let Shared { peers, limits, .. } = &*self.shared;
+        let now = Instant::now();
+        peerjs.held.retain(|dst, held| {
+            if let Some(peer) = peers.find(dst) {
+                held.deliver(&peer, limits.write_buffer());
+            }
+            if held.messages.is_empty() {
+                return false;
+            }
+            let is_over = held.until <= now;
+            if is_over && held.can_expire {
+                expire(&self.peer, session.name(), dst, limits.write_buffer());
+            }
+            !is_over
+        });
+        !peerjs.held.is_empty()
+    }
+}
+
+/// Tells `src` that its messages to `dst` could not be delivered.
+fn expire(peer: &Peer, src: &str, dst: &str, bound: usize) {
+    debug!("PeerJS messages from {src:?} to {dst:?} expired");
+    // An error means that this client is leaving, or reads nothing.
+    let _ = peer.send(Message::expire(src, dst).to_json().into(), bound);
+}
