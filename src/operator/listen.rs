@@ -55,8 +55,8 @@ fn bind_first(
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse => "choose another port",
             io::ErrorKind::PermissionDenied => {
-                "choose a port from 1024 on, or set AmbientCapabilities=CAP_NET_BIND_SERVICE in the \
-                 systemd unit"
+                "allow the port in the systemd unit: SocketBindAllow=, and below 1024 \
+                 AmbientCapabilities=CAP_NET_BIND_SERVICE"
             }
             _ => "choose an address of this machine",
         };

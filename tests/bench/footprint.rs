@@ -60,7 +60,8 @@ pub fn measure() -> Report {
         let now = of_server();
         let each = [0, 1].map(|kind| (now[kind] - before[kind]) / online as f64);
         let name = format!("{link:?}, each of {online} after a call");
-        rows.push(Row::new(name, vec![each[0], each[1], f64::NAN, f64::NAN]));
+        let kernel = (kernel_memory() - kernel_before) / online as f64 - socket;
+        rows.push(Row::new(name, vec![each[0], each[1], each[0] + kernel, f64::NAN]));
         let what = format!("resident for each of {online} after a call, {link:?}, KiB");
         targets.push(Target::at_most(TARGETS[link as usize], what, each[0]));
     }

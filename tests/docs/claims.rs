@@ -164,7 +164,7 @@ fn what_fits_into_a_small_machine_fits() {
         assert_eq!(fits, Some(connections), "{mib} MiB");
         count += 1;
     }
-    assert_eq!(count, 3);
+    assert_eq!(count, 4);
 }
 
 fn every_option_is_explained() {
