@@ -18,6 +18,7 @@ mod relay;
 
 use std::fmt;
 use std::io::{ErrorKind, Read};
+use std::mem;
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -173,6 +174,10 @@ impl Client {
             if message.is_some() {
                 self.charge_rate()?;
             }
+        }
+        // A key update takes longer than a short message.
+        for _ in 0..self.peer.with(|websocket| mem::take(&mut websocket.get_mut().empty_records)) {
+            self.charge_rate()?;
         }
         Ok(())
     }

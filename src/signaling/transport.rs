@@ -35,6 +35,8 @@ pub struct Transport {
     pub processing: bool,
     /// Since when the owning thread has been probing another connection, perhaps one that probes this.
     pub probing: Option<Instant>,
+    /// TLS records without data, such as key updates, that were not charged yet.
+    pub empty_records: usize,
     /// Grows with every sign that the client is alive: bytes received from it, or taken by it.
     pub progress: u64,
     /// How many pings other logins have sent to this client.
@@ -58,6 +60,8 @@ pub(super) struct BufferedSocket {
     pub(super) write_buffer: VecDeque<u8>,
     /// The flusher is running. Nobody else may send meanwhile, to keep the order of bytes.
     pub(super) flushing: bool,
+    /// Reads from the read buffer since [`Transport`] was last read.
+    reads: usize,
     /// Set during the handshakes: until then, reads and writes wait for the client. No other thread
     /// knows of the connection yet.
     handshake_deadline: Option<Instant>,
@@ -88,6 +92,7 @@ impl Transport {
             read_buffer: Cursor::default(),
             write_buffer: VecDeque::new(),
             flushing: false,
+            reads: 0,
             handshake_deadline: Some(Instant::now() + timeouts.handshake),
             handshake_reads: 0,
         };
@@ -99,6 +104,7 @@ impl Transport {
             closed: false,
             processing: true,
             probing: None,
+            empty_records: 0,
             progress: 0,
             pings_sent: 0,
             next_ping: Instant::now(),
@@ -181,10 +187,14 @@ impl Transport {
 
 impl Read for Transport {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.stream {
+        self.socket().reads = 0;
+        let result = match &mut self.stream {
             MaybeTls::Plain(socket) => socket.read(buffer),
             MaybeTls::Tls(stream) => stream.read(buffer),
-        }
+        };
+        // TLS reads a record in two steps, and goes on until one has data.
+        self.empty_records += self.socket().reads.saturating_sub(2) / 2;
+        result
     }
 }
 
@@ -203,6 +213,7 @@ impl Write for Transport {
 
 impl Read for BufferedSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reads += 1;
         let count = self.read_buffer.read(buffer)?;
         if count > 0 {
             return Ok(count);
