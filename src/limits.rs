@@ -159,6 +159,10 @@ pub const BASE_MEMORY: usize = 20 * 1024 * 1024;
 /// ports, two for signals, and a file that is being read.
 pub const OWN_DESCRIPTORS: usize = 8;
 
+/// Memory mappings of a connection: each thread takes four, and a connection can have two threads. When
+/// there is no room for a new thread's, Rust's runtime ends the process.
+pub const MAPPINGS: usize = 8;
+
 /// How long a connection that has not logged in keeps its place when there is none left for new ones.
 pub const EVICTION_AGE: Duration = Duration::from_secs(10);
 

@@ -2,12 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+use std::fs;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Sender};
 
-use log::info;
-use signal_server::limits::{SIGNALS_STACK, Timeouts};
+use log::{info, warn};
+use signal_server::limits::{MAPPINGS, SIGNALS_STACK, Timeouts};
 use signal_server::operator::config::{Command, Config};
 use signal_server::operator::files::OperatorFiles;
 use signal_server::operator::users::new_user;
@@ -64,6 +65,15 @@ fn check(config: &Config) -> Result<(), String> {
 
 fn log_limits(config: &Config) {
     let connections = config.limits.max_connections;
+    let mappings = fs::read_to_string("/proc/sys/vm/max_map_count"); // Linux has such a limit.
+    let mappings = mappings.ok().and_then(|text| text.trim().parse().ok());
+    if mappings.is_some_and(|most| connections.saturating_mul(MAPPINGS) > most) {
+        warn!(
+            "{connections} connections may need more memory mappings than vm.max_map_count allows, and \
+             the system would end this program: raise that limit to {MAPPINGS} a connection, or lower \
+             --max-connections"
+        );
+    }
     match config.limits.worst_case() {
         Some(memory) => {
             let mib = memory.div_ceil(1024 * 1024);

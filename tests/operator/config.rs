@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::common::{log_until, options, program, run, scratch};
-use signal_server::limits::{Limits, OWN_DESCRIPTORS};
+use signal_server::limits::{Limits, MAPPINGS, OWN_DESCRIPTORS};
 
 #[test]
 fn help_and_version_are_printed() {
@@ -73,4 +73,18 @@ fn ice_servers_that_are_no_json_array_are_refused_by_name() {
 #[test]
 fn the_default_connections_fit_the_usual_descriptor_limit() {
     assert!(Limits::default().max_connections + 16 + OWN_DESCRIPTORS <= 1024);
+}
+
+/// Without memory mappings for another thread, Rust's runtime ends the process.
+#[test]
+fn more_connections_than_memory_mappings_are_warned_of() {
+    let Ok(most) = fs::read_to_string("/proc/sys/vm/max_map_count") else {
+        return; // Not Linux.
+    };
+    let fit = most.trim().parse::<usize>().unwrap() / MAPPINGS;
+    for (connections, warned) in [(fit, false), (fit + 1, true)] {
+        let connections = connections.to_string();
+        let (_, said) = run(&["--check", "--tls-listen", "off", "--max-connections", &connections]);
+        assert_eq!(said.contains("vm.max_map_count"), warned, "{said}");
+    }
 }
