@@ -1,4 +1,4 @@
-//! The call page in a real browser. The tests are in `browser/*.test.mjs`, and Node runs them with
+//! The call page, and apps that use PeerJS, in a real browser. The tests are in `browser/*.test.mjs`, and Node runs them with
 //! Playwright and the system's Chromium; here each of these files becomes a trial.
 //!
 //! Where Node, its packages or Chromium are missing, the trials are reported as ignored; with `CI` set
@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// The files of tests. Each starts a browser of its own.
-const FILES: [&str; 5] = ["words", "faults", "calls", "comfort", "looks"];
+const FILES: [&str; 6] = ["words", "faults", "calls", "comfort", "looks", "peerjs"];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -29,7 +29,8 @@ fn main() -> ExitCode {
 
 /// What is not installed, and how to install it.
 fn missing() -> Option<&'static str> {
-    let probe = node().args(["--eval", "require('playwright-core'); require('axe-core')"]).status();
+    let packages = "require('playwright-core'); require('axe-core'); require.resolve('peerjs')";
+    let probe = node().args(["--eval", packages]).status();
     if !probe.is_ok_and(|status| status.success()) {
         return Some("to install what they need: npm ci --prefix tests/browser");
     }

@@ -88,6 +88,8 @@ export async function serve(...options) {
   const server = {
     log: '',
     async stop(signal = 'SIGTERM') { child.kill(signal); await ended; },
+    /** Waits for these words in the log. */
+    async says(words) { while (!server.log.includes(words)) await once(lines, 'line'); },
   };
   cleanups.push(() => server.stop('SIGKILL'));
   const lines = createInterface(child.stderr);
@@ -96,13 +98,16 @@ export async function serve(...options) {
       server.log += `${line}\n`;
       const [, scheme, port] = line.match(/listening on (wss?):\/\/\S+:(\d+)/) ?? [];
       if (scheme) server[scheme] = Number(port);
-      if (scheme === 'ws') resolve();
+      if (scheme === (options.includes('--cert') ? 'wss' : 'ws')) resolve();
     });
     ended.then(() => reject(new Error(`the server ended: ${server.log}`)));
   });
   server.url = `http://localhost:${server.ws}/`;
   return server;
 }
+
+/** Does this when the test has ended. */
+export const atEnd = (clean) => cleanups.push(clean);
 
 /** A folder that goes with the test. */
 export async function folder() {

@@ -4,6 +4,7 @@
 //! - A reply is JSON, and at most [`MAX_REPLY_OVERHEAD`] longer than the message.
 //! - A login reply has the fields of the request, each as it was written, without the token and the
 //!   fields that only the server may set.
+//! - A PeerJS message is relayed in a form that is relayed as it is.
 //! - An error reply names the message's `signalType` and `toUser`.
 #![no_main]
 
@@ -13,9 +14,17 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use signal_server::limits::{MAX_DEPTH, MAX_REPLY_OVERHEAD};
-use signal_server::signaling::protocol::{self, Envelope, Fault, LoginRefusal, Signal};
+use signal_server::names::is_valid_name;
+use signal_server::peerjs;
+use signal_server::signaling::protocol::{self, Envelope, Fault, LoginRefusal};
 
 fuzz_target!(|text: &str| {
+    if let Some(message) = peerjs::Message::parse(text, "src") {
+        let relayed = message.to_json();
+        assert!(relayed.len() <= text.len() + MAX_REPLY_OVERHEAD);
+        let again = peerjs::Message::parse(&relayed, "src").unwrap();
+        assert!(is_valid_name(&again.dst) && again.to_json() == relayed);
+    }
     let envelope = match Envelope::parse(text) {
         Ok(envelope) => envelope,
         Err(fault) => {

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use libfuzzer_sys::fuzz_target;
 use signal_server::limits::{HEAD_CHUNK, MAX_HEAD};
+use signal_server::peerjs::Login;
 use signal_server::web::page;
 use signal_server::web::request::{self, Outcome, Site};
 
@@ -59,6 +60,7 @@ fn exchange(setup: u8, request: &[u8], portion: usize) -> Option<u16> {
         settings: page::settings("[]", None, false, &[]),
         allow_origin: origin,
         trust_proxy: vec![proxy.parse().unwrap()],
+        peerjs: (setup & 32 != 0).then(|| "peerjs".into()),
     };
     let ip = if setup & 8 == 0 { "127.0.0.1:1" } else { "[2001:db8::1]:1" };
     let address: SocketAddr = ip.parse().unwrap();
@@ -85,7 +87,9 @@ fn exchange(setup: u8, request: &[u8], portion: usize) -> Option<u16> {
         value
     };
     match outcome {
-        Outcome::Upgraded(rest) => {
+        Outcome::Upgraded(rest, query) => {
+            assert!(query.is_none() || setup & 32 != 0);
+            let _ = query.map(|query| Login::parse(&query, "peerjs").is_ok());
             assert_eq!(status, 101);
             assert!(body.is_empty());
             assert!(header("sec-websocket-accept").is_some_and(|accept| accept.len() == 28));
@@ -95,7 +99,8 @@ fn exchange(setup: u8, request: &[u8], portion: usize) -> Option<u16> {
         }
         Outcome::Answered(answered) => {
             assert_eq!(status, answered);
-            assert!([200, 400, 403, 404, 405, 426, 431, 503].contains(&status));
+            assert!(status != 401 || setup & 32 != 0);
+            assert!([200, 400, 401, 403, 404, 405, 426, 431, 503].contains(&status));
             assert!(header("connection").is_some_and(|value| value.starts_with("close")));
             let length: usize = header("content-length").unwrap().parse().unwrap();
             assert!(body.len() == length || body.is_empty());
