@@ -72,7 +72,7 @@ test('before the first call the page shows how one looks and sounds, with device
   await anna.until((id) => document.getElementById('own').srcObject.getVideoTracks()[0]?.getSettings().deviceId === id, second);
   await anna.page.getByLabel('Call without camera').check();
   await anna.sees('Your camera is off');
-  await anna.press('Call Bob now');
+  await anna.press('Call Bob');
   await bob.answers();
   await anna.sees_pictures_of('Bob');
   await bob.page.locator('.tile.unseen', { hasText: 'Anna' }).waitFor();
@@ -135,7 +135,7 @@ test('the camera is switched in a call, without a new negotiation', async () => 
   await connect(anna, bob);
   const device = () => anna.eval(() => connections[0].getSenders().find(({ track }) => track.kind === 'video').track.getSettings().deviceId);
   const former = await device();
-  await anna.press('Settings');
+  await anna.press('More');
   await anna.press('Switch camera');
   await anna.until((id) => {
     const settings = connections[0].getSenders().find(({ track }) => track?.kind === 'video')?.track.getSettings();
@@ -149,7 +149,7 @@ test('the call fills the screen, and goes on in a small window', async () => {
   const server = await serve();
   const [anna, bob] = await everybody(server, 'Anna', 'Bob');
   await connect(anna, bob);
-  await anna.press('Settings');
+  await anna.press('More');
   await anna.press('Full screen');
   await anna.until(() => document.fullscreenElement === document.documentElement);
   await anna.press('Full screen');
@@ -280,7 +280,7 @@ test('plain http says that https is needed, and where', async () => {
   await anna.context.route('**/config.json', (route) => route.fulfill({ json: config }));
   await anna.page.goto(server.url);
   await anna.notice('only to pages from https://');
-  assert.equal(await anna.page.locator('#notice a').getAttribute('href'), 'https://localhost:8443/');
+  assert.equal(await anna.page.locator('#secure').getAttribute('href'), 'https://localhost:8443/');
 });
 
 for (const [locale, words] of [['de-AT', 'Online gehen'], ['fr-CA', 'Se connecter'], ['es-MX', 'Conectarse'], ['ja-JP', 'Go online']]) {

@@ -171,7 +171,7 @@ test('07 a refused camera makes a call without a picture', async () => {
   await anna.call('Bob');
   await bob.answers();
   await bob.sees_pictures_of('Anna');
-  await bob.notice('Your camera is blocked');
+  await bob.notice('Your camera is missing or blocked');
   await anna.page.locator('.tile.unseen', { hasText: 'Bob' }).waitFor();
   await anna.until(() => connections[0].getReceivers().some(({ track }) => track.kind === 'audio' && !track.muted));
 });
@@ -380,7 +380,7 @@ test('19 a login link neither overwrites a remembered token nor changes the user
   await anna.settled();
   await anna.eval((token) => { location.hash = `#user=Bob&token=${token}`; }, users.tokens.Bob);
   await anna.sees('This link logs you in as Bob. On this device you are Anna.');
-  await anna.press('Stay Anna');
+  await anna.press('Not now');
   await anna.page.goto(`${server.url}?again#user=Bob&token=${users.tokens.Bob}`);
   await anna.button('Go online as Bob').waitFor();
   assert.equal(await anna.page.locator('#who').isVisible(), false);

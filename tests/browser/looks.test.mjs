@@ -65,7 +65,7 @@ test('at home, called and calling', async () => {
   await anna.page.reload();
   await anna.notice('You are online as');
   await anna.call('Nobody');
-  await anna.press('Call Nobody now');
+  await anna.press('Call Nobody');
   await anna.sees('Nobody is not online');
   const bob = await online(server, 'Bob');
   await bob.call('Anna');
@@ -115,9 +115,9 @@ test('in a call', async () => {
   await look(anna, 'call-chat');
   await anna.press('Add');
   await look(anna, 'call-add');
-  await anna.press('Settings');
+  await anna.press('More');
   await look(anna, 'call-settings');
-  await anna.press('Settings');
+  await anna.press('More');
   await cleo.press('Hang up');
   await anna.press('Share screen');
   await bob.page.locator('.tile[data-screen]').waitFor();

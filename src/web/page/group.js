@@ -15,33 +15,36 @@ const CONNECTING_MS = 30_000; // long enough to try every way through a firewall
 const RETURN_MS = 10_000; // for a line to the server to come back before the call stands
 const REDIAL_MS = 700;
 const LEFT_MS = 3_000; // how long lists of members may still name somebody who has left
+const LONGEST_ID = 64; // other pages may make ids of their own
 const MESH_DIALS = 24; // by members' lists, in one call
 
 export class Group {
-  id = randomId();
+  id = crypto.randomUUID(); // nobody can guess it: who knows it was told by a member
   peers = new Map();
   /** Somebody has been connected in this call. */
   stood = false;
-  /** What we say of ourselves: `{ muted, camera, screen }`. */
-  #own; #media; #me; #configuration; #send; #on;
-  #left = new Map(); #dials = MESH_DIALS; #timers = new Map();
+  #me; #configuration; #media; #own; #send; #on; #left = new Map(); #dials = MESH_DIALS;
 
-  /** `send(signalType, toUser, fields)`; `on` holds `change()`, `joined(name)`, `gone(peer, why)`, `text(name, text)`. */
+  /**
+   * `media` are the tracks to send, `own` is what we say of ourselves: `{ muted, camera, screen }`.
+   * `send(signalType, toUser, fields)`; `on` holds `change()`, `joined(name)`, `gone(peer, why)`,
+   * `removed(name)` by whom we were removed, and `text(name, text)`.
+   */
   constructor({ me, configuration, media, own, send, on }) {
-    this.#me = me;
-    this.#configuration = configuration;
-    this.#media = media;
-    this.#own = own;
-    this.#send = send;
-    this.#on = on;
+    [this.#me, this.#configuration, this.#send, this.#on] = [me, configuration, send, on];
+    [this.#media, this.#own] = [media, own];
   }
 
-  get isFull() {
-    return this.peers.size >= MOST_PEOPLE - 1 || [...this.peers.values()].some((peer) => peer.old);
+  get all() {
+    return [...this.peers.values()];
   }
 
   get connected() {
-    return [...this.peers.values()].filter((peer) => peer.connected);
+    return this.all.filter((peer) => peer.connected);
+  }
+
+  get isFull() {
+    return this.peers.size >= MOST_PEOPLE - 1 || this.all.some((peer) => peer.old);
   }
 
   /** Asks somebody to join, who will be rung. */
@@ -57,7 +60,7 @@ export class Group {
     const peer = this.#add(name);
     peer.old = offer.group === undefined;
     for (const message of [offer, ...candidates]) peer.receive(message);
-    this.#limit(name, CONNECTING_MS, 'no-route');
+    this.#limit(peer, CONNECTING_MS, 'no-route');
   }
 
   /** Takes a message if it belongs to this call, and says whether it did. */
@@ -79,13 +82,13 @@ export class Group {
     const peer = this.peers.get(name);
     if (!peer || (signalType !== 'offer' && signalType !== 'answer')) return;
     if (peer.connected) return peer.withdraw();
-    if (peer.returnBy > Date.now()) return this.#redialSoon(peer);
+    if (peer.dialed && peer.returnBy > Date.now()) return this.#redialSoon(peer);
     this.drop(name, code);
   }
 
   /** Our own line is back. The server has told everybody that we left; their lines may be away as well. */
   lineIsBack() {
-    for (const peer of [...this.peers.values()]) {
+    for (const peer of this.all) {
       peer.returnBy = Date.now() + RETURN_MS;
       if (peer.connected) peer.restart();
       else if (peer.dialed) this.#dial(peer.name, peer.dialed);
@@ -93,15 +96,14 @@ export class Group {
   }
 
   use(media, own) {
-    this.#media = media;
-    this.#own = own;
-    for (const peer of this.peers.values()) peer.use(media);
+    [this.#media, this.#own] = [media, own];
+    for (const peer of this.all) peer.use(media);
     this.#tell();
   }
 
   /** Sends a line of chat to all who can read it. */
   text(text) {
-    return [...this.peers.values()].map((peer) => peer.text(text)).includes(true);
+    return this.all.map((peer) => peer.text(text)).includes(true);
   }
 
   /** `left`: by the person's own wish, so that an offer with this call's id rings from now on. */
@@ -113,11 +115,25 @@ export class Group {
     this.#on.gone(peer, why);
   }
 
+  /** Starts a new group with the rest, who are told its id: who knows the old one alone has to ring. */
+  remove(name) {
+    const id = crypto.randomUUID();
+    for (const peer of this.all) if (peer.name !== name) peer.regroup(id, name);
+    this.#regroup(id, name);
+  }
+
   leave(reason = 'hangup') {
-    for (const peer of this.peers.values()) {
+    for (const peer of this.all) {
       this.#send('leave', peer.name, { reason, group: this.id });
       this.#remove(peer.name, true);
     }
+  }
+
+  #regroup(id, without) {
+    if (this.peers.has(without)) this.#send('leave', without, { reason: 'removed', group: this.id });
+    this.id = id;
+    this.drop(without, 'removed', true);
+    for (const { name, connected, dialed } of this.all) if (!connected && dialed) this.#dial(name, dialed);
   }
 
   #add(name) {
@@ -127,41 +143,41 @@ export class Group {
       text: (peer, text) => this.#on.text(peer.name, text),
       bye: (peer) => this.drop(peer.name, 'hangup', true),
       lost: (peer) => this.#giveUp(peer, peer.connected ? 'lost' : 'no-route'),
+      regroup: (peer, { group, without }) => this.#regroup(group.slice(0, LONGEST_ID), without),
     };
     const send = (signalType, fields) => this.#send(signalType, name, { group: this.id, ...fields });
     const [media, configuration] = [this.#media, this.#configuration];
     const peer = new Peer({ name, polite: this.#me > name, configuration, media, send, on });
     this.peers.set(name, peer);
-    for (const each of this.peers.values()) each.crowd(this.peers.size + 1);
+    this.#tell();
     return peer;
   }
 
   #dial(name, fields) {
-    const former = this.peers.get(name);
+    const { returnBy = 0 } = this.peers.get(name) ?? {};
     this.#remove(name);
     const peer = this.#add(name);
-    peer.dialed = fields;
-    peer.returnBy = former?.returnBy;
+    Object.assign(peer, { dialed: fields, returnBy });
     peer.dial(fields);
-    this.#limit(name, fields.mesh ? CONNECTING_MS : UNANSWERED_MS, fields.mesh ? 'no-route' : 'no-answer');
+    if (fields.mesh) this.#limit(peer, CONNECTING_MS, 'no-route');
+    else this.#limit(peer, UNANSWERED_MS, 'no-answer');
     this.#on.change();
   }
 
   #remove(name, bye = false) {
     const peer = this.peers.get(name);
-    clearTimeout(this.#timers.get(name));
-    clearTimeout(peer?.redial);
+    clearTimeout(peer?.timer);
     peer?.close(bye);
     return this.peers.delete(name);
   }
 
-  #limit(name, ms, why) {
-    clearTimeout(this.#timers.get(name));
-    this.#timers.set(name, setTimeout(() => this.#giveUp(this.peers.get(name), why), ms));
+  #limit(peer, ms, why) {
+    clearTimeout(peer.timer);
+    peer.timer = setTimeout(() => this.#giveUp(peer, why), ms);
   }
 
   #giveUp(peer, why) {
-    if (this.peers.get(peer?.name) !== peer) return;
+    if (this.peers.get(peer.name) !== peer) return;
     this.#send('leave', peer.name, { reason: 'hangup', group: this.id });
     this.drop(peer.name, why);
   }
@@ -170,7 +186,7 @@ export class Group {
     if (this.peers.get(peer.name) !== peer) return;
     if (peer.connected && !peer.counted) {
       peer.counted = this.stood = true;
-      clearTimeout(this.#timers.get(peer.name));
+      clearTimeout(peer.timer);
       this.#tell();
       this.#on.joined(peer.name);
     }
@@ -181,23 +197,18 @@ export class Group {
   /** Who is connected to somebody we talk to belongs to the call as well. */
   #meet(members) {
     for (const name of members) {
-      if (name === this.#me || this.peers.has(name) || name > this.#me) continue;
-      if (Date.now() - (this.#left.get(name) ?? 0) < LEFT_MS) continue;
+      const hasJustLeft = Date.now() - (this.#left.get(name) ?? 0) < LEFT_MS;
+      if (!hasJustLeft) this.#left.delete(name);
+      if (hasJustLeft || name >= this.#me || this.peers.has(name)) continue;
       if (this.isFull || this.#dials === 0) return;
       this.#dials -= 1;
       this.#dial(name, { mesh: true });
-    }
-    for (const name of members) {
-      if (Date.now() - (this.#left.get(name) ?? 0) >= LEFT_MS) this.#left.delete(name);
     }
   }
 
   #tell() {
     const members = this.connected.filter((peer) => !peer.old).map((peer) => peer.name);
-    for (const peer of this.peers.values()) {
-      peer.tell({ ...this.#own, members });
-      peer.crowd(this.peers.size + 1);
-    }
+    for (const peer of this.all) peer.tell({ ...this.#own, members }, this.peers.size + 1);
   }
 
   #takeOffer(peer, from, message) {
@@ -235,14 +246,14 @@ export class Group {
     if (!this.#belongs(peer, message)) return false;
     if (sdpOf(message) === '') return true;
     peer.receive(message);
-    if (!peer.connected) this.#limit(peer.name, CONNECTING_MS, 'no-route');
+    if (!peer.connected) this.#limit(peer, CONNECTING_MS, 'no-route');
     return true;
   }
 
   /** Whoever answers is in another call. Alone, we join that one; else it must stay apart. */
   #adopt({ group }) {
     const alone = this.peers.size === 1;
-    if (!alone || typeof group !== 'string' || group.length > 64) return false;
+    if (!alone || typeof group !== 'string' || group.length > LONGEST_ID) return false;
     this.id = group;
     return true;
   }
@@ -255,7 +266,8 @@ export class Group {
     }
     if (!this.#belongs(peer, { group }) && !(peer.dialed && !peer.met)) return false;
     if (group !== undefined && group !== this.id) return true; // about a former call
-    this.drop(peer.name, typeof reason === 'string' ? reason : 'hangup', true);
+    if (reason === 'removed' && peer.connected) this.#on.removed(peer.name);
+    else this.drop(peer.name, typeof reason === 'string' ? reason : 'hangup', true);
     return true;
   }
 
@@ -264,20 +276,15 @@ export class Group {
     if (peer.connected) return peer.watch();
     peer.returnBy = Date.now() + RETURN_MS;
     if (peer.dialed) this.#redialSoon(peer);
-    else this.#limit(peer.name, RETURN_MS, 'gone');
+    else this.#limit(peer, RETURN_MS, 'gone');
   }
 
   #redialSoon(peer) {
-    clearTimeout(peer.redial);
-    peer.redial = setTimeout(() => this.#dial(peer.name, peer.dialed), REDIAL_MS);
+    clearTimeout(peer.timer);
+    peer.timer = setTimeout(() => this.#dial(peer.name, peer.dialed), REDIAL_MS);
   }
 
   #belongs(peer, { group }) {
     return group === this.id || (group === undefined && (peer.old || !peer.met));
   }
-}
-
-/** 128 bits that nobody can guess: who knows them was told by a member. */
-function randomId() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, '0')).join('');
 }

@@ -7,6 +7,8 @@
  * what it offered.
  */
 
+import { Limit } from './people.js';
+
 const TICK_MS = 1_000;
 const SILENT_TICKS = 4; // without a byte, after the server said that the person's line is gone
 const WATCH_TICKS = 12;
@@ -21,7 +23,7 @@ export const MAX_SDP = 100_000;
 export const MAX_CANDIDATES = 100; // for one description
 const MAX_WAITING = 200; // messages, while the browser works on earlier ones
 const MAX_CHANNEL_MESSAGE = 16_000;
-const CHANNEL_MESSAGES_PER_TICK = 20;
+const CHANNEL_MESSAGES_PER_SECOND = 20;
 
 // From this many people on, each sender is capped, or six cameras would be too much for most homes.
 const CROWD = 4;
@@ -35,29 +37,29 @@ export class Peer {
   poor = false;
   /** An answer or an offer came from this person. */
   met = false;
-  /** Written for the original server: no group, no channel. */
-  old = false;
   remote = new MediaStream();
-  /** The fields of the offer with which we called, the end of waiting for a lost line: group.js's notes. */
-  dialed = null; returnBy = 0; redial; counted = false;
   /** What this person says of themselves on the data channel, checked. */
   far = { members: [], muted: false, camera: true, screen: false };
+  /**
+   * Notes of group.js: written for the original server, without group and channel; the fields of the offer
+   * with which we called; when to stop waiting for a lost line; the time limit; counted as connected.
+   */
+  old = false; dialed = null; returnBy = 0; timer; counted = false;
 
-  #pc; #polite; #send; #on; #media; #state = null; #channel = null; #crowd = 2; #applied = '';
-  #candidates = []; #taken = 0; #waiting = 0; #tasks = Promise.resolve(); #timer; #silent = 0; #watch = 0; #before = 0;
-  #restarts = 0; #restartTimer; #allowance = CHANNEL_MESSAGES_PER_TICK; #poorTicks = 0; #losses = [0, 0];
+  #pc; #polite; #send; #on; #media; #channel = null; #crowd = 2;
+  #tasks = Promise.resolve(); #waiting = 0; #candidates = []; #taken = 0;
+  #heardLimit = new Limit(CHANNEL_MESSAGES_PER_SECOND, 1_000); #restarts = 0; #restartTimer;
+  #ticker; #received = 0; #silent = 0; #watch = 0; #badTicks = 0; #losses = [0, 0];
 
   /**
    * `media` is `{ audio, video, screen }`: the tracks to send, or null, and whether the video is a screen.
    * `send(signalType, fields)` sends to this person through the server. `on` holds functions:
-   * `change(peer)`, `open(peer)`, `text(peer, text)`, `bye(peer)` and `lost(peer)`.
+   * `change(peer)`, `open(peer)`, `lost(peer)`, and for what came on the channel `text(peer, text)`,
+   * `bye(peer)` and `regroup(peer, { group, without })`.
    */
   constructor({ name, polite, configuration, media, send, on }) {
     this.name = name;
-    this.#polite = polite;
-    this.#send = send;
-    this.#on = on;
-    this.#media = media;
+    [this.#polite, this.#media, this.#send, this.#on] = [polite, media, send, on];
     const pc = this.#pc = new RTCPeerConnection(configuration);
     pc.onicecandidate = ({ candidate }) => candidate && send('candidate', { candidate });
     pc.ontrack = ({ track }) => { this.remote.addTrack(track); on.change(this); };
@@ -98,19 +100,20 @@ export class Peer {
     return this.#queue(() => this.#useMedia());
   }
 
-  crowd(people) {
-    this.#crowd = people;
-    this.#queue(() => this.#limit());
-  }
-
-  /** Says something about ourselves; a peer that is not open yet hears it when it is. */
-  tell(state) {
-    this.#state = state;
+  /** Says something about ourselves; `crowd` people are in the call. */
+  tell(state, crowd) {
+    this.#crowd = crowd;
     this.#write({ state });
+    this.#queue(() => this.#limit());
   }
 
   text(text) {
     return this.#write({ text });
+  }
+
+  /** The call goes on under this id, without somebody. */
+  regroup(group, without) {
+    this.#write({ regroup: { group, without } });
   }
 
   /** A new offer for the same connection: a new way through the network, and the server learns of it. */
@@ -136,7 +139,7 @@ export class Peer {
   /** With `bye`, a peer whose line to the server is away still hears that the call is over. */
   close(bye = false) {
     if (bye) this.#write({ bye: true });
-    clearInterval(this.#timer);
+    clearInterval(this.#ticker);
     clearTimeout(this.#restartTimer);
     const pc = this.#pc;
     pc.onconnectionstatechange = pc.ontrack = pc.onicecandidate = null;
@@ -156,7 +159,7 @@ export class Peer {
 
   #openChannel() {
     const channel = this.#channel = this.#pc.createDataChannel('page', { negotiated: true, id: 0 });
-    channel.onopen = () => { this.#on.open(this); if (this.#state) this.tell(this.#state); };
+    channel.onopen = () => this.#on.open(this);
     channel.onmessage = ({ data }) => this.#heard(data);
     // Closed by the other side: a page that went without a word, which needs no waiting to be sure of.
     channel.onclose = () => this.watch();
@@ -169,24 +172,21 @@ export class Peer {
   }
 
   #heard(data) {
-    if (typeof data !== 'string' || data.length > MAX_CHANNEL_MESSAGE || --this.#allowance < 0) return;
+    if (typeof data !== 'string' || data.length > MAX_CHANNEL_MESSAGE || !this.#heardLimit.take()) return;
     let message;
     try {
-      message = JSON.parse(data) ?? {};
+      message = JSON.parse(data);
     } catch {
       return;
     }
-    const { state, text, bye } = message;
+    const { state, text, bye, regroup } = message ?? {};
     if (bye === true) return this.#on.bye(this);
     if (typeof text === 'string') this.#on.text(this, text);
+    if (typeof regroup?.group === 'string') this.#on.regroup(this, regroup);
     if (typeof state !== 'object' || state === null) return;
-    const members = Array.isArray(state.members) ? state.members : [];
-    this.far = {
-      members: members.filter((name) => typeof name === 'string').slice(0, 5),
-      muted: state.muted === true,
-      camera: state.camera === true,
-      screen: state.screen === true,
-    };
+    const [muted, camera, screen] = [state.muted === true, state.camera === true, state.screen === true];
+    const members = Array.isArray(state.members) ? state.members.slice(0, 5) : [];
+    this.far = { members: members.filter((name) => typeof name === 'string'), muted, camera, screen };
     this.#on.change(this);
   }
 
@@ -199,17 +199,21 @@ export class Peer {
   }
 
   async #limit() {
-    const sender = this.#pc.getTransceivers().find((t) => t.receiver.track.kind === 'video')?.sender;
-    const [first] = sender?.getParameters().encodings ?? [];
-    if (!first || !this.#pc.currentRemoteDescription) return;
-    const parameters = sender.getParameters();
-    const crowded = this.#crowd >= CROWD;
-    const wanted = this.#media.screen ? [SCREEN_BITRATE, 1] : crowded ? [CROWD_BITRATE, 2] : [undefined, 1];
-    if (this.#applied === String(wanted)) return;
-    this.#applied = String(wanted);
-    [parameters.encodings[0].maxBitrate, parameters.encodings[0].scaleResolutionDownBy] = wanted;
-    if (wanted[0] === undefined) delete parameters.encodings[0].maxBitrate;
-    await sender.setParameters(parameters);
+    const video = this.#pc.getTransceivers().find(({ receiver }) => receiver.track.kind === 'video');
+    const parameters = video?.sender.getParameters();
+    const [encoding] = parameters?.encodings ?? [];
+    if (!encoding || !this.#pc.currentRemoteDescription) return;
+    const [bitrate, scale] = this.#limits();
+    if (encoding.maxBitrate === bitrate && (encoding.scaleResolutionDownBy ?? 1) === scale) return;
+    encoding.scaleResolutionDownBy = scale;
+    if (bitrate) encoding.maxBitrate = bitrate;
+    else delete encoding.maxBitrate;
+    await video.sender.setParameters(parameters);
+  }
+
+  #limits() {
+    if (this.#media.screen) return [SCREEN_BITRATE, 1];
+    return this.#crowd >= CROWD ? [CROWD_BITRATE, 2] : [undefined, 1];
   }
 
   async #take(message) {
@@ -274,7 +278,7 @@ export class Peer {
       clearTimeout(this.#restartTimer);
       this.#restarts = 0;
       this.connected = true;
-      this.#timer ??= setInterval(() => this.#tick(), TICK_MS);
+      this.#ticker ??= setInterval(() => this.#tick(), TICK_MS);
     } else if (state === 'failed') {
       this.#findAnotherWay();
     }
@@ -292,20 +296,16 @@ export class Peer {
 
   /** Ticks are counted, not time: a laptop that wakes must not take its own absence for the peer's. */
   async #tick() {
-    this.#allowance = CHANNEL_MESSAGES_PER_TICK;
     const { received, roundTrip, packets, lost } = summary(await this.#pc.getStats());
-    this.#silent = received === this.#before ? this.#silent + 1 : 0;
-    this.#before = received;
-    if (this.#watch > 0) {
-      this.#watch -= 1;
-      if (this.#silent >= SILENT_TICKS) return this.#on.lost(this);
-      if (this.#silent > 0) this.#watch = Math.max(this.#watch, SILENT_TICKS);
-    }
-    const [packetsNow, lostNow] = [packets - this.#losses[0], lost - this.#losses[1]];
+    this.#silent = received === this.#received ? this.#silent + 1 : 0;
+    this.#received = received;
+    if (this.#watch > 0 && this.#silent >= SILENT_TICKS) return this.#on.lost(this);
+    if (this.#watch > 0 && this.#silent === 0) this.#watch -= 1;
+    const [newPackets, newLost] = [packets - this.#losses[0], lost - this.#losses[1]];
     this.#losses = [packets, lost];
-    const bad = roundTrip > POOR_ROUND_TRIP_S || lostNow > POOR_LOSS * (packetsNow + lostNow);
-    this.#poorTicks = bad ? Math.min(this.#poorTicks + 1, 2 * POOR_TICKS) : Math.max(this.#poorTicks - 1, 0);
-    const poor = this.#poorTicks >= (this.poor ? 1 : POOR_TICKS);
+    const isBad = roundTrip > POOR_ROUND_TRIP_S || newLost > POOR_LOSS * (newPackets + newLost);
+    this.#badTicks = Math.max(0, Math.min(2 * POOR_TICKS, this.#badTicks + (isBad ? 1 : -1)));
+    const poor = this.#badTicks >= (this.poor ? 1 : POOR_TICKS);
     if (poor === this.poor) return;
     this.poor = poor;
     this.#on.change(this);

@@ -68,13 +68,12 @@ export class Signaling {
   /** Sends one message with any `fields` of our own; false if there is no line to send it on. */
   send(signalType, toUser, fields = {}) {
     if (!this.isOnline) return false;
-    this.#write(signalType, toUser, fields);
+    this.#write({ msgType: MSG_TYPES[signalType] ?? 'other', signalType, toUser, ...fields });
     return true;
   }
 
-  #write(signalType, toUser, fields) {
-    const msgType = MSG_TYPES[signalType] ?? 'other';
-    this.#socket.send(JSON.stringify({ msgType, signalType, fromUser: this.#name, toUser, ...fields }));
+  #write(fields) {
+    this.#socket.send(JSON.stringify({ fromUser: this.#name, ...fields }));
   }
 
   /** Of two tabs with one name, the newer one gets it, unless the older one is in a call. */
@@ -107,7 +106,7 @@ export class Signaling {
   }
 
   #login() {
-    this.#write('login', '', this.#token ? { token: this.#token } : {});
+    this.#write({ msgType: 'other', signalType: 'login', toUser: '', token: this.#token || undefined });
     this.#expectAnswer();
   }
 
@@ -126,14 +125,9 @@ export class Signaling {
   }
 
   #received(text) {
-    let message;
-    try {
-      message = JSON.parse(text);
-    } catch {
-      return;
-    }
-    if (message?.signalType === 'login' && 'success' in message) this.#loginAnswered(message);
-    else if (message !== null) this.#on.message(message);
+    const message = JSON.parse(text);
+    if (message.signalType === 'login' && 'success' in message) this.#loginAnswered(message);
+    else this.#on.message(message);
   }
 
   #loginAnswered({ success, reason, iceServers }) {
