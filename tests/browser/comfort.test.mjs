@@ -131,16 +131,30 @@ test('mute and camera off are seen by the other, and the camera’s light goes o
 
 test('the camera is switched in a call, without a new negotiation', async () => {
   const server = await serve();
-  const [anna, bob] = await everybody(server, 'Anna', 'Bob');
+  // As a phone's cameras say where they look.
+  const anna = await online(server, 'Anna', { init: `{
+    const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (wish) => {
+      const stream = await real(wish);
+      const [track] = stream.getVideoTracks();
+      if (!track) return stream;
+      const settings = track.getSettings();
+      track.getSettings = () => ({ ...settings, facingMode: wish.video.facingMode?.ideal ?? 'user' });
+      return stream;
+    };
+  }` });
+  const bob = await online(server, 'Bob');
   await connect(anna, bob);
-  const device = () => anna.eval(() => connections[0].getSenders().find(({ track }) => track.kind === 'video').track.getSettings().deviceId);
-  const former = await device();
+  const sent = (key) => anna.eval((name) => connections[0].getSenders().find(({ track }) => track?.kind === 'video')?.track.getSettings()[name], key);
   await anna.press('More');
   await anna.press('Switch camera');
-  await anna.until((id) => {
-    const settings = connections[0].getSenders().find(({ track }) => track?.kind === 'video')?.track.getSettings();
-    return settings && settings.deviceId !== id;
-  }, former);
+  await anna.until(() => connections[0].getSenders().find(({ track }) => track?.kind === 'video')?.track.getSettings().facingMode === 'environment');
+  await own(anna).locator('video:not(.mirrored)').waitFor();
+  const former = await sent('deviceId');
+  const camera = anna.page.getByLabel('Camera', { exact: true }).and(anna.page.locator('select'));
+  const other = await camera.locator('option').evaluateAll((all, id) => all.find(({ value }) => value !== id).value, former);
+  await camera.selectOption(other);
+  await anna.until((id) => connections[0].getSenders().find(({ track }) => track?.kind === 'video')?.track.getSettings().deviceId === id, other);
   await bob.sees_pictures_of('Anna');
   assert.equal(await anna.eval(() => sent.filter(({ signalType }) => signalType === 'offer').length), 1);
 });
@@ -201,11 +215,13 @@ test('lines of text reach all, are counted until read, and open nothing by thems
     await one.sees('Hello <b>all</b>');
   }
   assert.equal(await bob.page.locator('#unread').isVisible(), false);
-  await bob.press('https://example.com/a?b=1');
-  await bob.sees('Open example.com? Anna sent this address.');
-  const link = bob.page.getByRole('link', { name: 'Open' });
+  const link = bob.page.getByRole('link', { name: 'https://example.com/a?b=1' });
   assert.equal(await link.getAttribute('rel'), 'noopener noreferrer');
   assert.equal(await link.getAttribute('href'), 'https://example.com/a?b=1');
+  const asked = new Promise((resolve) => { bob.page.once('dialog', (dialog) => dialog.dismiss().then(() => resolve(dialog.message()))); });
+  await link.click();
+  assert.match(await asked, /^Open example\.com\? .*Anna.* sent this address\.$/);
+  assert.equal(bob.context.pages().length, 1);
   await bob.shot('chat-desktop');
   await bob.page.setViewportSize(PHONE);
   await bob.shot('chat-phone');

@@ -3,19 +3,7 @@
  */
 
 import assert from 'node:assert/strict';
-import { connect, devices, everybody, online, open, PHONE, serve, test, usersFile } from './harness.mjs';
-
-/** Somebody who speaks the protocol without the page. */
-async function bare(server, name) {
-  const person = await open(`${server.url}healthz`, name);
-  await person.eval((me) => new Promise((resolve) => {
-    const socket = new WebSocket(location.origin.replace('http', 'ws'));
-    globalThis.say = (toUser, signalType, fields = {}) => socket.send(JSON.stringify({ signalType, fromUser: me, toUser, ...fields }));
-    socket.onopen = () => say('', 'login');
-    socket.addEventListener('message', resolve, { once: true });
-  }), name);
-  return person;
-}
+import { bare, connect, devices, everybody, online, open, PHONE, serve, test, usersFile } from './harness.mjs';
 
 const OFFER = { sdp: { type: 'offer', sdp: 'v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\n' } };
 const ring = (who, callee, fields = {}) => who.eval(([to, more]) => say(to, 'offer', more), [callee, { ...OFFER, group: 'g', ...fields }]);

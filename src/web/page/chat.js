@@ -1,10 +1,10 @@
 /*
- * The lines of text of one call. They are shown as text; an address in them is a button that asks before
- * it is opened, and shows where it leads.
+ * The lines of text of one call. They are shown as text; an address in them asks before it is
+ * opened, and says where it leads.
  */
 
 import { Limit } from './people.js';
-import { nameOf, node, put, text } from './words.js';
+import { nameOf, node, text } from './words.js';
 
 const LONGEST_TEXT = 2_000;
 const MOST_LINES = 200;
@@ -17,10 +17,9 @@ export class Chat {
   unread = 0;
   #page; #limits = new Map();
 
-  /** `page` holds the elements: `chatList`, `chatEmpty`, `openLink` and what is in it. */
+  /** `page` holds the elements `chatList` and `chatEmpty`. */
   constructor(page) {
     this.#page = page;
-    page.openLinkNot.onclick = page.openLinkNow.onclick = () => { page.openLink.hidden = true; };
   }
 
   /** A line by `name`, or our own if that is null. Says whether it was taken. */
@@ -30,7 +29,7 @@ export class Chat {
     const atEnd = chatList.scrollHeight - chatList.scrollTop - chatList.clientHeight < NEAR_END_PX;
     const by = node('span', { className: 'by' }, name === null ? text('you') : nameOf(name));
     const parts = line.slice(0, LONGEST_TEXT).split(ADDRESS);
-    const body = node('p', { dir: 'auto' }, ...parts.map((part, i) => (i % 2 ? this.#address(name, part) : part)));
+    const body = node('p', { dir: 'auto' }, ...parts.map((part, i) => (i % 2 ? link(name, part) : part)));
     chatList.append(node('div', { className: name === null ? 'mine' : '' }, by, body));
     if (chatList.childElementCount > MOST_LINES) chatList.firstElementChild.remove();
     if (atEnd || name === null) chatList.scrollTop = chatList.scrollHeight;
@@ -43,7 +42,6 @@ export class Chat {
     this.#limits.clear();
     this.#page.chatList.replaceChildren();
     this.#page.chatEmpty.hidden = false;
-    this.#page.openLink.hidden = true;
   }
 
   #limitOf(name) {
@@ -51,17 +49,12 @@ export class Chat {
     this.#limits.set(name, limit);
     return limit;
   }
+}
 
-  #address(name, address) {
-    if (!URL.canParse(address)) return address;
-    const { host, href } = new URL(address);
-    const { openLink, openLinkNow, openLinkWords } = this.#page;
-    const onclick = () => {
-      put(openLinkWords, 'openLink', { host, name: name ?? text('you') });
-      openLinkNow.href = href;
-      openLink.hidden = false;
-      openLinkNow.focus();
-    };
-    return node('button', { type: 'button', className: 'address', onclick }, address);
-  }
+function link(name, address) {
+  if (!URL.canParse(address)) return address;
+  const { host, href } = new URL(address);
+  const question = text('openLink', { host, name: name ?? text('you') });
+  const properties = { href, target: '_blank', rel: 'noopener noreferrer', onclick: () => confirm(question) };
+  return node('a', properties, address);
 }

@@ -23,16 +23,14 @@ export class Group {
   peers = new Map();
   /** Somebody has been connected in this call. */
   stood = false;
-  #me; #configuration; #media; #own; #send; #on; #left = new Map(); #dials = MESH_DIALS;
+  #me; #configuration; #media; #send; #on; #left = new Map(); #dials = MESH_DIALS;
 
   /**
-   * `media` are the tracks to send, `own` is what we say of ourselves: `{ muted, camera, screen }`.
-   * `send(signalType, toUser, fields)`; `on` holds `change()`, `joined(name)`, `gone(peer, why)`,
-   * `removed(name)` by whom we were removed, and `text(name, text)`.
+   * `media` is our own; `send(signalType, toUser, fields)`; `on` holds `change()`, `joined(name)`,
+   * `gone(peer, why)`, `removed(name)` by whom we were removed, and `text(name, text)`.
    */
-  constructor({ me, configuration, media, own, send, on }) {
-    [this.#me, this.#configuration, this.#send, this.#on] = [me, configuration, send, on];
-    [this.#media, this.#own] = [media, own];
+  constructor({ me, configuration, media, send, on }) {
+    [this.#me, this.#configuration, this.#media, this.#send, this.#on] = [me, configuration, media, send, on];
   }
 
   get all() {
@@ -95,15 +93,18 @@ export class Group {
     }
   }
 
-  use(media, own) {
-    [this.#media, this.#own] = [media, own];
-    for (const peer of this.all) peer.use(media);
-    this.#tell();
+  /** Our tracks have changed, or who is in the call. */
+  tell() {
+    const members = this.connected.filter((peer) => !peer.old).map((peer) => peer.name);
+    for (const peer of this.all) {
+      peer.tell({ state: { ...this.#media.own, members } });
+      peer.useMedia(this.peers.size + 1);
+    }
   }
 
   /** Sends a line of chat to all who can read it. */
   text(text) {
-    return this.all.map((peer) => peer.text(text)).includes(true);
+    return this.all.map((peer) => peer.tell({ text })).includes(true);
   }
 
   /** `left`: by the person's own wish, so that an offer with this call's id rings from now on. */
@@ -111,14 +112,14 @@ export class Group {
     const peer = this.peers.get(name);
     if (!this.#remove(name)) return;
     if (left) this.#left.set(name, Date.now());
-    this.#tell();
+    this.tell();
     this.#on.gone(peer, why);
   }
 
   /** Starts a new group with the rest, who are told its id: who knows the old one alone has to ring. */
   remove(name) {
     const id = crypto.randomUUID();
-    for (const peer of this.all) if (peer.name !== name) peer.regroup(id, name);
+    for (const peer of this.all) if (peer.name !== name) peer.tell({ regroup: { id, without: name } });
     this.#regroup(id, name);
   }
 
@@ -138,18 +139,17 @@ export class Group {
 
   #add(name) {
     const on = {
-      open: () => this.#tell(),
+      open: () => this.tell(),
       change: (peer) => this.#changed(peer),
-      text: (peer, text) => this.#on.text(peer.name, text),
-      bye: (peer) => this.drop(peer.name, 'hangup', true),
+      connected: (peer) => this.#joined(peer),
+      heard: (peer, message) => this.#heard(peer, message),
       lost: (peer) => this.#giveUp(peer, peer.connected ? 'lost' : 'no-route'),
-      regroup: (peer, { group, without }) => this.#regroup(group.slice(0, LONGEST_ID), without),
     };
     const send = (signalType, fields) => this.#send(signalType, name, { group: this.id, ...fields });
-    const [media, configuration] = [this.#media, this.#configuration];
-    const peer = new Peer({ name, polite: this.#me > name, configuration, media, send, on });
+    const options = { configuration: this.#configuration, media: this.#media, send, on };
+    const peer = new Peer({ name, polite: this.#me > name, ...options });
     this.peers.set(name, peer);
-    this.#tell();
+    this.tell();
     return peer;
   }
 
@@ -184,14 +184,15 @@ export class Group {
 
   #changed(peer) {
     if (this.peers.get(peer.name) !== peer) return;
-    if (peer.connected && !peer.counted) {
-      peer.counted = this.stood = true;
-      clearTimeout(peer.timer);
-      this.#tell();
-      this.#on.joined(peer.name);
-    }
     this.#meet(peer.far.members);
     this.#on.change();
+  }
+
+  #joined(peer) {
+    this.stood = true;
+    clearTimeout(peer.timer);
+    this.tell();
+    this.#on.joined(peer.name);
   }
 
   /** Who is connected to somebody we talk to belongs to the call as well. */
@@ -206,29 +207,33 @@ export class Group {
     }
   }
 
-  #tell() {
-    const members = this.connected.filter((peer) => !peer.old).map((peer) => peer.name);
-    for (const peer of this.all) peer.tell({ ...this.#own, members }, this.peers.size + 1);
+  /** What a member says on the data channel. */
+  #heard(peer, { state, text, bye, regroup }) {
+    if (bye === true) this.drop(peer.name, 'hangup', true);
+    if (typeof text === 'string') this.#on.text(peer.name, text);
+    if (typeof regroup?.id === 'string') this.#regroup(regroup.id.slice(0, LONGEST_ID), regroup.without);
+    if (typeof state !== 'object' || state === null) return;
+    const members = Array.isArray(state.members) ? state.members.slice(0, MOST_PEOPLE) : [];
+    peer.far = {
+      members: members.filter((name) => typeof name === 'string'),
+      muted: state.muted === true,
+      camera: state.camera === true,
+      screen: state.screen === true,
+    };
+    this.#changed(peer);
   }
 
   #takeOffer(peer, from, message) {
-    const ours = message.group === this.id;
-    if (!peer) {
-      if (!ours || this.#left.has(from) || this.isFull) return false;
-      this.accept(from, { offer: message, candidates: [] });
-      return true;
-    }
-    if (peer.dialed && !peer.met) {
-      // We called each other at once: the smaller name's offer stands.
-      if (this.#me > from) this.accept(from, { offer: message, candidates: [] });
-      return true;
-    }
-    if (peer.continuedBy(message) && this.#belongs(peer, message)) {
+    const isCrossing = peer?.dialed && !peer.met;
+    // We called each other at once: the smaller name's offer stands.
+    if (isCrossing && this.#me < from) return true;
+    if (peer && !isCrossing && peer.continuedBy(message) && this.#belongs(peer, message)) {
       peer.receive(message);
       return true;
     }
-    if (!ours) return false;
-    this.accept(from, { offer: message, candidates: [] }); // with a new connection, in the same call
+    const isLetIn = peer || !(this.#left.has(from) || this.isFull);
+    if (!isCrossing && !(message.group === this.id && isLetIn)) return false;
+    this.accept(from, { offer: message, candidates: [] });
     return true;
   }
 

@@ -15,9 +15,6 @@ import { Stage } from './stage.js';
 import { fillPickers, page, render } from './view.js';
 import { text, translatePage } from './words.js';
 
-// What is remembered: in this browser, and whether this tab is online.
-const [NAME_KEY, TOKEN_KEY, CHECKED_KEY, ONLINE_KEY] = ['name', 'token', 'checked', 'online'];
-
 const ASKING_MS = 60_000;
 const RINGING_MS = 65_000; // the caller gives up a little earlier
 const RETURN_MS = 10_000; // for a caller's line to come back
@@ -26,6 +23,7 @@ const MAX_CANDIDATE = 4_000;
 const NOTICE_MS = 8_000; // in a call, where it lies over the pictures
 const CONFIG_PAUSE_MS = 2_000;
 const LEVEL_MS = 100;
+const LOOK_MS = 2_000; // for somebody who is awaited
 const LONGEST_CODE = 40;
 
 // Why a call ended, or did not begin; the codes of the server and the reasons of peers.
@@ -45,13 +43,13 @@ const state = {
   line: 'off',
   call: 'none', // follows from the rest, see `draw`
   me: null, // our name, once the server has granted it
-  name: people.recall(NAME_KEY), // the name that this device knows
+  name: people.recall('name'), // the name that this device knows
   token: '', tokenFromLink: false, turnServers: [], refusal: null,
   config: { iceServers: [], tlsPort: null, tokens: false, addresses: [] },
-  callers: new Map(), // who calls us: name → { offer, candidates, timer, quiet }
-  ringing: [], // the names of those who are not quiet; follows from `callers`
+  callers: new Map(), // who rings us: name → { offer, candidates, timer }
   asking: null, // while camera and microphone are opened: { name, answering, confirm, opened }
-  invitation: null, loginLink: null, callOnceOnline: false, absent: null,
+  invitation: null, loginLink: null, callOnceOnline: false,
+  absent: null, // whom we called in vain: { name, isAwaited, isProbed }
   notice: null, panel: null,
 };
 
@@ -62,8 +60,7 @@ const media = new Media(onMedia, onDeviceGone);
 const ring = new Ring(draw);
 const stage = new Stage(page.stage);
 const chat = new Chat(page);
-const awaited = new people.Awaited((name) => signaling.send('candidate', name, { candidate: null }), onBack);
-const signaling = new Signaling(socketUrl(), {
+const signaling = new Signaling(new URL('.', location.href).href.replace(/^http/, 'ws'), {
   online: onOnline, lost: onLost, refused: onRefused, message: onMessage,
   busy: () => group !== null,
   unsettled: () => !['none', 'talking'].includes(callState()),
@@ -78,15 +75,14 @@ function callState() {
 
 function draw() {
   state.call = callState();
-  state.ringing = [...state.callers.keys()].filter((name) => !state.callers.get(name).quiet);
-  const caller = state.ringing.at(-1);
+  const caller = [...state.callers.keys()].at(-1);
   const [other] = group?.connected ?? [];
   if (caller) ring.start(text('isCalling', { name: caller }));
   else ring.stop();
   if (caller) document.title = text('isCalling', { name: caller });
   else document.title = other ? text('inCallWith', { name: other.name }) : text('title');
   ring.stayAwake(group !== null);
-  render(state, { media, ring, stage, group, chat, awaited });
+  render(state, { media, ring, stage, group, chat });
 }
 
 function say(key, values = {}) {
@@ -102,7 +98,7 @@ function goOnline(name, token = '', tokenFromLink = false) {
   Object.assign(state, { line: 'connecting', me: null, token, tokenFromLink });
   Object.assign(state, { loginLink: null, callOnceOnline: false });
   say('sayGoingOnline');
-  signaling.goOnline(name, token, name === people.recall(NAME_KEY));
+  signaling.goOnline(name, token, name === people.recall('name'));
 }
 
 function submitLogin() {
@@ -115,9 +111,9 @@ function submitLogin() {
 function onOnline(name, turnServers) {
   const isNew = state.me === null;
   Object.assign(state, { line: 'online', me: name, name, turnServers });
-  people.remember(NAME_KEY, name);
-  people.remember(ONLINE_KEY, '1', true);
-  if (isNew && !state.tokenFromLink) people.remember(TOKEN_KEY, page.keepToken.checked ? state.token : '');
+  people.remember('name', name);
+  people.remember('online', '1', true);
+  if (isNew && !state.tokenFromLink) people.remember('token', page.keepToken.checked ? state.token : '');
   group?.lineIsBack();
   if (group) return say(null);
   say('sayOnline', { name });
@@ -137,7 +133,7 @@ function onRefused(reason) {
   const refusal = REFUSALS[reason] ?? 'sayRefused';
   if (reason === 'unauthorized') {
     state.config.tokens = true;
-    if (state.token === people.recall(TOKEN_KEY)) people.remember(TOKEN_KEY, '');
+    if (state.token === people.recall('token')) people.remember('token', '');
     page.token.value = '';
   }
   goOffline(refusal);
@@ -151,9 +147,8 @@ function goOffline(words = 'sayOffline') {
   stopAsking();
   for (const name of state.callers.keys()) forget(name);
   signaling.goOffline();
-  awaited.stop();
-  people.remember(ONLINE_KEY, '', true);
-  Object.assign(state, { line: 'off', me: null, tokenFromLink: false });
+  people.remember('online', '', true);
+  Object.assign(state, { line: 'off', me: null, tokenFromLink: false, absent: null });
   page.name.value = state.name;
   say(words);
 }
@@ -176,7 +171,7 @@ function onMessage(message) {
 function onServerError({ type, code, signalType, toUser }) {
   if (type !== 'error') return;
   const name = String(toUser);
-  if (code === 'user-not-found') awaited.isAbsent(name);
+  if (code === 'user-not-found' && state.absent?.name === name) state.absent.isProbed = false;
   group?.undelivered(name, signalType, code);
   const isPlain = code in ENDINGS || code === 'rate-limited' || signalType === 'candidate';
   if (isPlain) draw();
@@ -187,7 +182,7 @@ function onServerError({ type, code, signalType, toUser }) {
 
 function onOffer(from, offer) {
   if (sdpOf(offer) === '' || offer.restart || offer.mesh) return; // about a call that we are not in
-  const { callers, asking } = state;
+  const { callers } = state;
   const known = callers.get(from);
   if (known && offer.group !== undefined && known.offer.group === offer.group) {
     Object.assign(known, { offer, candidates: [] }); // their line was away, and they call on
@@ -196,14 +191,13 @@ function onOffer(from, offer) {
   if (group?.peers.has(from)) group.drop(from, 'lost'); // they have lost the call that we had
   if (people.isNotNow(from)) return turnAway(from, offer, 'declined');
   const isFull = callers.size >= MOST_CALLERS || (group && (group.isFull || offer.size > 1));
-  const isCrossing = asking?.name === from;
-  if (!known && (isFull || !(isCrossing || people.rings.take()))) {
+  if (!known && (isFull || !people.rings.take())) {
     people.missedCall(from);
     turnAway(from, offer, 'busy');
     return draw();
   }
   clearTimeout(known?.timer);
-  callers.set(from, { offer, candidates: [], quiet: isCrossing });
+  callers.set(from, { offer, candidates: [] });
   expectCaller(from, RINGING_MS);
   draw();
 }
@@ -222,10 +216,8 @@ function onCallerLeft(name, { offer }, { group: id, reason }) {
 }
 
 function callerIsGone(name) {
-  const { quiet } = forget(name);
-  if (quiet) return;
+  forget(name);
   people.missedCall(name);
-  if (state.asking?.answering && state.asking.name === name) stopAsking();
   say('sayMissed', { name });
 }
 
@@ -233,6 +225,7 @@ function forget(name) {
   const caller = state.callers.get(name);
   clearTimeout(caller?.timer);
   state.callers.delete(name);
+  if (state.asking?.answering && state.asking.name === name) stopAsking();
   return caller;
 }
 
@@ -246,7 +239,6 @@ function answer(name, withCamera) {
 
 function decline(name) {
   if (!state.callers.has(name)) return;
-  if (state.asking?.answering && state.asking.name === name) stopAsking();
   people.sayNotNow(name);
   turnAway(name, forget(name).offer, 'declined');
   say('sayNotNow', { name });
@@ -266,10 +258,9 @@ function dial(typed) {
   if (!signaling.isOnline) return say('sayNoLine');
   if (state.callers.has(name) && !state.asking) return answer(name, true);
   people.forgiveNotNow(name);
-  awaited.stop();
   state.absent = null;
   if (state.invitation === name) state.invitation = null;
-  if (!group) return ask(name, { confirm: people.recall(CHECKED_KEY) === '' });
+  if (!group) return ask(name, { confirm: people.recall('checked') === '' });
   if (group.isFull) return say('sayFull');
   if (!group.peers.has(name)) group.invite(name);
   people.called(name);
@@ -294,14 +285,13 @@ async function ask(name, { withCamera = media.wantsCamera, answering = false, co
 
 function begin() {
   const { name, answering } = state.asking;
-  people.remember(CHECKED_KEY, '1');
+  people.remember('checked', '1');
   if (name === null) return cancel();
   if (!answering && !signaling.isOnline) return giveUpAsking('sayNoLine');
   const { iceServers } = state.config;
   group = new Group({
     me: state.me,
-    media: media.tracks,
-    own: media.own,
+    media,
     configuration: {
       iceServers: [...(Array.isArray(iceServers) ? iceServers : []), ...state.turnServers],
       // For whoever wants to see that the TURN server works: no other way is taken.
@@ -321,10 +311,9 @@ function begin() {
 }
 
 function giveUpAsking(words) {
-  const { name, answering } = state.asking;
+  const { name } = state.asking;
   const caller = forget(name);
   if (caller) turnAway(name, caller.offer, 'unable');
-  if (caller && !answering) people.missedCall(name);
   stopAsking();
   say(words);
 }
@@ -337,10 +326,8 @@ function stopAsking() {
 
 function cancel() {
   const { name } = state.asking;
-  const caller = state.callers.get(name);
-  if (caller) caller.quiet = false;
   stopAsking();
-  say(name === null || caller ? null : 'sayCancelled');
+  say(name === null ? null : 'sayCancelled');
 }
 
 // --- in a call ------------------------------------------------------------------------------
@@ -361,15 +348,13 @@ function onJoined(name) {
   else say(video ? 'sayNoCamera' : null);
 }
 
-function onGone({ name, counted, dialed }, why) {
+function onGone({ name, connected, dialed }, why) {
   const words = ENDINGS[why] ?? 'sayHungUp';
   if (group.peers.size === 0) {
-    if (why === 'user-not-found') state.absent = name;
-    endCall(why === 'user-not-found' ? null : words, { name });
-  } else if (counted) {
-    say(why === 'hangup' ? 'sayLeft' : words, { name });
-  } else if (dialed && !dialed.mesh) {
-    say(words, { name });
+    if (why === 'user-not-found') state.absent = { name, isAwaited: false, isProbed: false };
+    endCall(state.absent ? null : words, { name });
+  } else if (connected || (dialed && !dialed.mesh)) {
+    say(connected && why === 'hangup' ? 'sayLeft' : words, { name });
   } else {
     draw();
   }
@@ -381,15 +366,14 @@ function onRemoved(name) {
 }
 
 function hangUp() {
-  const [name = ''] = group.peers.keys();
-  endCall('sayYouHungUp', { name });
+  endCall('sayYouHungUp');
 }
 
 function remove(name) {
   if (confirm(text('removeSure', { name }))) group?.remove(name);
 }
 
-/** Says why, or what the server said meanwhile. */
+/** Says why, or what the server has said meanwhile. */
 function endCall(words, values) {
   group.leave();
   group = null;
@@ -426,7 +410,7 @@ function togglePanel(name) {
 }
 
 function onMedia() {
-  group?.use(media.tracks, media.own);
+  group?.tell();
   fillPickers(media).then(draw);
   draw();
 }
@@ -477,9 +461,15 @@ function dropInvitation() {
   draw();
 }
 
-function onBack(name) {
-  if (!group && !state.asking && signaling.isOnline) dial(name);
-  else draw();
+/**
+ * Looks whether somebody who is awaited is there, without ringing: a candidate that belongs to no call is
+ * ignored by everybody, but the server says when it cannot be delivered.
+ */
+function lookForAbsent() {
+  const { absent } = state;
+  if (!absent?.isAwaited || group || state.asking) return;
+  if (absent.isProbed) dial(absent.name); // the server has not said so since the last look
+  else absent.isProbed = signaling.send('candidate', absent.name, { candidate: null });
 }
 
 async function copyLink() {
@@ -493,7 +483,7 @@ async function copyLink() {
 }
 
 function rememberToken() {
-  people.remember(TOKEN_KEY, state.token);
+  people.remember('token', state.token);
   page.keepToken.checked = true;
   state.tokenFromLink = false;
   say('sayRemembered');
@@ -512,13 +502,6 @@ async function loadConfig() {
   else say('sayInsecure');
 }
 
-function socketUrl() {
-  const url = new URL('.', location.href);
-  url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
-  url.hash = '';
-  return url.href;
-}
-
 /** What a button does, by its `data-action` or else its id. */
 const actions = {
   __proto__: null,
@@ -528,8 +511,7 @@ const actions = {
   answerWithoutCamera: (name) => answer(name, false),
   letIn: (name) => answer(name),
   notNow: decline,
-  wait: () => { awaited.start(state.absent); state.absent = null; draw(); },
-  stopWaiting: () => { awaited.stop(); draw(); },
+  await: () => { state.absent.isAwaited = !state.absent.isAwaited; draw(); },
   clearPeople: () => { people.clearPeople(); draw(); },
   forgetToken: () => { state.tokenFromLink = false; draw(); },
   shareLink: () => navigator.share({ url: page.link.value, title: text('title') }).catch(() => {}),
@@ -579,19 +561,19 @@ addEventListener('pagehide', () => {
   group?.leave();
   for (const [name, { offer }] of state.callers) turnAway(name, offer, 'hangup');
 });
+setInterval(lookForAbsent, LOOK_MS);
 setInterval(() => { if (page.devices.offsetParent) page.level.value = media.level(); }, LEVEL_MS);
 
 translatePage();
 page.name.value = state.name;
-page.token.value = people.recall(TOKEN_KEY);
+page.token.value = people.recall('token');
 page.keepToken.checked = page.token.value !== '';
-draw();
+followLink();
 loadConfig().then(start);
 
 /** A page that is loaded again goes online by itself, if it still can. */
 function start() {
-  followLink();
-  if (state.line !== 'off' || state.loginLink || people.recall(ONLINE_KEY, true) === '') return;
+  if (state.line !== 'off' || state.loginLink || people.recall('online', true) === '') return;
   if (state.config.tokens && page.token.value === '') return say('sayTokenAgain');
   if (state.name) goOnline(state.name, page.token.value);
 }

@@ -31,9 +31,9 @@ export class Media {
     return this.audio !== null || this.video !== null;
   }
 
-  /** What a peer is sent. */
+  /** What the others are sent. */
   get tracks() {
-    return { audio: this.audio, video: this.screen ?? this.video, screen: this.screen !== null };
+    return { audio: this.audio, video: this.screen ?? this.video };
   }
 
   /** What the others are told. */
@@ -93,19 +93,20 @@ export class Media {
     if (kind !== 'output') await this.#reopen(kind);
   }
 
-  /** The other camera of a phone: by its facing, or else the next one in the list. */
+  /** Where the camera of a phone looks: 'user' or 'environment'. Others do not say. */
+  get facing() {
+    return this.video?.getSettings().facingMode;
+  }
+
+  /** The other camera of a phone. */
   async flip() {
-    const { cameras } = await this.devices();
-    const { facingMode, deviceId } = this.video?.getSettings() ?? {};
-    const next = cameras.findIndex((camera) => camera.deviceId === deviceId) + 1;
-    if (facingMode) this.#facing = facingMode === 'user' ? 'environment' : 'user';
-    this.chosen.video = facingMode ? '' : cameras[next % cameras.length].deviceId;
-    await this.#reopen('video');
+    this.#facing = this.facing === 'user' ? 'environment' : 'user';
+    await this.choose('video', '');
   }
 
   /** Our own picture is shown as in a mirror, unless the camera looks away from us. */
   get isMirrored() {
-    return !this.screen && this.video?.getSettings().facingMode !== 'environment';
+    return !this.screen && this.facing !== 'environment';
   }
 
   async share() {

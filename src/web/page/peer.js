@@ -21,7 +21,6 @@ const POOR_ROUND_TRIP_S = 0.8;
 // What a peer may make us keep or do. The server bounds a message, but not to a size that is useful here.
 export const MAX_SDP = 100_000;
 export const MAX_CANDIDATES = 100; // for one description
-const MAX_WAITING = 200; // messages, while the browser works on earlier ones
 const MAX_CHANNEL_MESSAGE = 16_000;
 const CHANNEL_MESSAGES_PER_SECOND = 20;
 
@@ -42,20 +41,19 @@ export class Peer {
   far = { members: [], muted: false, camera: true, screen: false };
   /**
    * Notes of group.js: written for the original server, without group and channel; the fields of the offer
-   * with which we called; when to stop waiting for a lost line; the time limit; counted as connected.
+   * with which we called; when to stop waiting for a lost line; the time limit.
    */
-  old = false; dialed = null; returnBy = 0; timer; counted = false;
+  old = false; dialed = null; returnBy = 0; timer;
 
   #pc; #polite; #send; #on; #media; #channel = null; #crowd = 2;
-  #tasks = Promise.resolve(); #waiting = 0; #candidates = []; #taken = 0;
-  #heardLimit = new Limit(CHANNEL_MESSAGES_PER_SECOND, 1_000); #restarts = 0; #restartTimer;
+  #tasks = Promise.resolve(); #candidates = []; #taken = 0; #restarts = 0; #restartTimer;
+  #heard = new Limit(CHANNEL_MESSAGES_PER_SECOND, 1_000);
   #ticker; #received = 0; #silent = 0; #watch = 0; #badTicks = 0; #losses = [0, 0];
 
   /**
-   * `media` is `{ audio, video, screen }`: the tracks to send, or null, and whether the video is a screen.
-   * `send(signalType, fields)` sends to this person through the server. `on` holds functions:
-   * `change(peer)`, `open(peer)`, `lost(peer)`, and for what came on the channel `text(peer, text)`,
-   * `bye(peer)` and `regroup(peer, { group, without })`.
+   * `media.tracks` are the tracks to send. `send(signalType, fields)` sends to this person through the
+   * server. `on` holds functions: `change(peer)`, `connected(peer)` for the first time, `lost(peer)`, `open(peer)`
+   * for the data channel, and `heard(peer, message)` for what came on it, which nobody has checked yet.
    */
   constructor({ name, polite, configuration, media, send, on }) {
     this.name = name;
@@ -78,9 +76,7 @@ export class Peer {
 
   /** Takes an offer, an answer or a candidate. */
   receive(message) {
-    if (this.#waiting >= MAX_WAITING) return;
-    this.#waiting += 1;
-    this.#queue(() => this.#take(message)).then(() => { this.#waiting -= 1; });
+    this.#queue(() => this.#take(message));
   }
 
   /** Whether this offer belongs to the connection we have, and not to a new one of the same person. */
@@ -95,25 +91,17 @@ export class Peer {
     return local !== null && answers === sessionOf(local.sdp).join(' ');
   }
 
-  use(media) {
-    this.#media = media;
-    return this.#queue(() => this.#useMedia());
-  }
-
-  /** Says something about ourselves; `crowd` people are in the call. */
-  tell(state, crowd) {
+  /** Sends the tracks that are in use now, for a call of so many people. */
+  useMedia(crowd) {
     this.#crowd = crowd;
-    this.#write({ state });
-    this.#queue(() => this.#limit());
+    this.#queue(() => this.#useMedia());
   }
 
-  text(text) {
-    return this.#write({ text });
-  }
-
-  /** The call goes on under this id, without somebody. */
-  regroup(group, without) {
-    this.#write({ regroup: { group, without } });
+  /** Says something on the data channel, and whether that is open. */
+  tell(message) {
+    if (this.#channel?.readyState !== 'open') return false;
+    this.#channel.send(JSON.stringify(message));
+    return true;
   }
 
   /** A new offer for the same connection: a new way through the network, and the server learns of it. */
@@ -138,7 +126,7 @@ export class Peer {
 
   /** With `bye`, a peer whose line to the server is away still hears that the call is over. */
   close(bye = false) {
-    if (bye) this.#write({ bye: true });
+    if (bye) this.tell({ bye: true });
     clearInterval(this.#ticker);
     clearTimeout(this.#restartTimer);
     const pc = this.#pc;
@@ -160,39 +148,21 @@ export class Peer {
   #openChannel() {
     const channel = this.#channel = this.#pc.createDataChannel('page', { negotiated: true, id: 0 });
     channel.onopen = () => this.#on.open(this);
-    channel.onmessage = ({ data }) => this.#heard(data);
+    channel.onmessage = ({ data }) => {
+      if (typeof data !== 'string' || data.length > MAX_CHANNEL_MESSAGE || !this.#heard.take()) return;
+      try {
+        this.#on.heard(this, JSON.parse(data) ?? {});
+      } catch (error) {
+        console.debug('peer:', error);
+      }
+    };
     // Closed by the other side: a page that went without a word, which needs no waiting to be sure of.
     channel.onclose = () => this.watch();
   }
 
-  #write(message) {
-    if (this.#channel?.readyState !== 'open') return false;
-    this.#channel.send(JSON.stringify(message));
-    return true;
-  }
-
-  #heard(data) {
-    if (typeof data !== 'string' || data.length > MAX_CHANNEL_MESSAGE || !this.#heardLimit.take()) return;
-    let message;
-    try {
-      message = JSON.parse(data);
-    } catch {
-      return;
-    }
-    const { state, text, bye, regroup } = message ?? {};
-    if (bye === true) return this.#on.bye(this);
-    if (typeof text === 'string') this.#on.text(this, text);
-    if (typeof regroup?.group === 'string') this.#on.regroup(this, regroup);
-    if (typeof state !== 'object' || state === null) return;
-    const [muted, camera, screen] = [state.muted === true, state.camera === true, state.screen === true];
-    const members = Array.isArray(state.members) ? state.members.slice(0, 5) : [];
-    this.far = { members: members.filter((name) => typeof name === 'string'), muted, camera, screen };
-    this.#on.change(this);
-  }
-
   async #useMedia() {
     for (const { sender, receiver } of this.#pc.getTransceivers()) {
-      const track = this.#media[receiver.track.kind];
+      const track = this.#media.tracks[receiver.track.kind];
       if (sender.track !== track) await sender.replaceTrack(track);
     }
     await this.#limit();
@@ -212,7 +182,7 @@ export class Peer {
   }
 
   #limits() {
-    if (this.#media.screen) return [SCREEN_BITRATE, 1];
+    if (this.#media.screen !== null) return [SCREEN_BITRATE, 1];
     return this.#crowd >= CROWD ? [CROWD_BITRATE, 2] : [undefined, 1];
   }
 
@@ -277,8 +247,11 @@ export class Peer {
     if (state === 'connected') {
       clearTimeout(this.#restartTimer);
       this.#restarts = 0;
-      this.connected = true;
       this.#ticker ??= setInterval(() => this.#tick(), TICK_MS);
+      if (!this.connected) {
+        this.connected = true;
+        this.#on.connected(this);
+      }
     } else if (state === 'failed') {
       this.#findAnotherWay();
     }

@@ -7,7 +7,6 @@ const STORE = 'people';
 const MOST_STORED = 8;
 const MOST_MISSED = 20;
 const NOT_NOW_MS = 60_000;
-const LOOK_MS = 2_000; // between two looks for somebody who is awaited
 export const MAX_NAME = 128;
 
 /** Lets something happen at most so often in this time. */
@@ -33,7 +32,7 @@ export const refusals = new Limit(5, 1_000);
 /** How many callers may ring, whatever names they come under. */
 export const rings = new Limit(12, 60_000);
 
-let recent = stored();
+let recent = JSON.parse(recall(STORE) || '[]');
 let missed = [];
 const notNow = new Map();
 
@@ -57,6 +56,7 @@ export function clearPeople() {
   remember(STORE, '');
 }
 
+/** They cannot ring for a while. */
 export function sayNotNow(name) {
   notNow.set(name, performance.now() + NOT_NOW_MS);
 }
@@ -68,46 +68,6 @@ export function isNotNow(name) {
 /** The user calls them now, so they may call as well. */
 export function forgiveNotNow(name) {
   notNow.delete(name);
-}
-
-/**
- * Looks now and then whether somebody is there, without ringing: a candidate that belongs to no call is
- * ignored by everybody, but the server says when it cannot be delivered.
- */
-export class Awaited {
-  name = null; #absent = true; #timer; #send; #onBack;
-
-  /** `send(name)` sends such a candidate, and returns false without a line to send it on. */
-  constructor(send, onBack) {
-    this.#send = send;
-    this.#onBack = onBack;
-  }
-
-  start(name) {
-    this.stop();
-    this.name = name;
-    this.#timer = setInterval(() => this.#look(), LOOK_MS);
-  }
-
-  stop() {
-    this.name = null;
-    this.#absent = true;
-    clearInterval(this.#timer);
-  }
-
-  isAbsent(name) {
-    if (name === this.name) this.#absent = true;
-  }
-
-  #look() {
-    const { name } = this;
-    if (this.#absent) {
-      this.#absent = !this.#send(name); // until the server says that it cannot be delivered
-    } else {
-      this.stop();
-      this.#onBack(name);
-    }
-  }
 }
 
 /** The link that calls us. One made on this machine's own name for itself would not work on a phone. */
@@ -137,15 +97,6 @@ export function linkFields() {
 /** One spelling for names that look the same, whatever keyboard they were typed on. */
 export function cleanName(text) {
   return text.trim().normalize();
-}
-
-function stored() {
-  try {
-    const names = JSON.parse(recall(STORE) || '[]');
-    return names.filter((name) => typeof name === 'string' && name.length <= MAX_NAME).slice(0, MOST_STORED);
-  } catch {
-    return [];
-  }
 }
 
 /** With `tab`, for this tab alone, which keeps it while the page is loaded again. */

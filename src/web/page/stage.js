@@ -3,7 +3,7 @@
  * seen. The grid itself is in style.css, by the number of tiles.
  */
 
-import { icon, nameOf, node, put, text } from './words.js';
+import { actionButton, icon, nameOf, node, put, text } from './words.js';
 
 const BADGES = { muted: 'mic-off', cameraIsOff: 'cam-off', poor: 'poor' };
 
@@ -74,9 +74,8 @@ function makeTile(name = null) {
   const avatar = node('div', { className: 'avatar', ariaHidden: true, data: { hue } });
   const condition = node('p', { className: 'condition' });
   const badges = node('span', { className: 'badges' });
-  const remove = node('button', { className: 'remove', type: 'button', hidden: true, data: { action: 'remove', name } });
-  remove.ariaLabel = text('remove', { name });
-  remove.append(icon('close'));
+  const remove = actionButton('remove', name, 'remove', icon('close'));
+  Object.assign(remove, { hidden: true, ariaLabel: text('remove', { name }) });
   const plate = node('p', { className: 'plate' }, isOwn ? text('you') : nameOf(name), badges, remove);
   const element = node('div', { className: isOwn ? 'tile own' : 'tile' }, avatar, video, condition, plate);
   return { element, video, avatar, condition, badges, remove };

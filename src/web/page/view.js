@@ -4,7 +4,7 @@
  */
 
 import { linkTo, missedCalls, qrImage, recentPeople } from './people.js';
-import { nameOf, node, put, sentence, text } from './words.js';
+import { actionButton, nameOf, node, put, sentence, text } from './words.js';
 
 export const page = Object.fromEntries([...document.querySelectorAll('[id]')].map((e) => [e.id, e]));
 
@@ -25,9 +25,10 @@ function viewOf({ call, me }) {
   return 'call';
 }
 
-/** `parts` are the objects of main.js: `{ media, ring, stage, group, chat, awaited }`. */
+/** `parts` are the objects of main.js: `{ media, ring, stage, group, chat }`. */
 export function render(state, parts) {
-  const { line, me, notice, config, ringing } = state;
+  const { line, me, notice, config } = state;
+  const ringing = [...state.callers.keys()];
   const view = viewOf(state);
   document.body.dataset.view = view;
   for (const name of Object.keys(VIEWS)) page[`${name}View`].hidden = name !== view;
@@ -40,8 +41,7 @@ export function render(state, parts) {
   renderInvitation(state, view);
   VIEWS[view](state, parts);
   renderBanner(ringing, view === 'call');
-  moveFocus(view, state);
-  shown = { view, ringing, panel: state.panel };
+  moveFocus({ view, ringing, panel: state.panel });
 }
 
 /** A link asks to call somebody, or to log in as another user. */
@@ -63,7 +63,7 @@ function renderLogin({ invitation: name, config }) {
   page.access.hidden = !config.tokens;
 }
 
-function renderHome({ config, me, tokenFromLink, absent }, { ring, awaited }) {
+function renderHome({ config, me, tokenFromLink, absent }, { ring }) {
   page.remember.hidden = !tokenFromLink;
   page.unlock.hidden = ring.mayRing;
   page.notify.hidden = !ring.canAskToNotify;
@@ -72,12 +72,9 @@ function renderHome({ config, me, tokenFromLink, absent }, { ring, awaited }) {
   const others = recentPeople().filter((name) => !missed.some((call) => call.name === name));
   page.people.hidden = missed.length + others.length === 0;
   renderPeople(page.peopleList, [...missed, ...others.map((name) => ({ name }))]);
-  const name = awaited.name ?? absent;
-  const [words, button] = awaited.name ? ['waiting', 'stopWaiting'] : ['sayAbsent', 'callWhenBack'];
-  page.awaited.hidden = name === null;
-  put(page.awaitedWords, words, { name });
-  put(page.awaitedButton, button, { name });
-  page.awaitedButton.dataset.action = awaited.name ? 'stopWaiting' : 'wait';
+  page.absent.hidden = absent === null;
+  put(page.absentWords, absent?.isAwaited ? 'waiting' : 'sayAbsent', { name: absent?.name });
+  put(page.await, absent?.isAwaited ? 'stopWaiting' : 'callWhenBack', { name: absent?.name });
 }
 
 function renderLink(place, link) {
@@ -91,8 +88,7 @@ function renderLink(place, link) {
 function renderPeople(place, people) {
   list(place, people, ({ name, times, at }) => {
     const call = node('span', { className: 'sr' }, `${text('call')} `);
-    const button = node('button', { type: 'button', className: 'person', data: { action: 'call', name } });
-    button.append(nameOf(name), call);
+    const button = actionButton('call', name, 'person', nameOf(name), call);
     if (times) {
       const time = at.toLocaleTimeString(navigator.language, { hour: '2-digit', minute: '2-digit' });
       const words = sentence(times > 1 ? 'missedOften' : 'missed', { times, time });
@@ -122,7 +118,7 @@ function renderAsking({ asking: { name, confirm, answering, opened } }, { media 
 
 function renderCall({ call, panel, me, config }, { media, stage, group, chat }) {
   const { own, screen, video, isMirrored, stream } = media;
-  const peers = group.all.filter((peer) => peer.counted || (peer.dialed && !peer.dialed.mesh) || !group.stood);
+  const peers = group.all.filter((peer) => peer.connected || (peer.dialed && !peer.dialed.mesh) || !group.stood);
   const others = group.connected;
   stage.draw(peers.map(personOf), { name: me, stream, ...own, mirrored: isMirrored }, others.length > 1);
   const title = { calling: 'calling', connecting: 'reaching', talking: 'inCallWith' }[call];
@@ -152,7 +148,7 @@ function renderCall({ call, panel, me, config }, { media, stage, group, chat }) 
   page.fullscreen.hidden = !document.fullscreenEnabled;
   press(page.fullscreen, document.fullscreenElement !== null);
   page.pip.hidden = !document.pictureInPictureEnabled;
-  page.flip.hidden = page.camera.options.length < 2 || !video;
+  page.flip.hidden = !media.facing;
 }
 
 function personOf({ name, remote, far, poor, connected, interrupted, met }) {
@@ -204,7 +200,7 @@ function renderBanner(ringing, isJoining) {
   const actions = isJoining ? ['letIn', 'notNow'] : ['answer', 'notNow', 'answerWithoutCamera'];
   page.callers.replaceChildren(...ringing.map((name) => {
     const buttons = actions.map((action) => {
-      const button = node('button', { type: 'button', className: looks[action], data: { action, name } }, text(action));
+      const button = actionButton(action, name, looks[action], text(action));
       button.setAttribute('aria-describedby', 'bannerTitle');
       return button;
     });
@@ -216,7 +212,8 @@ function renderBanner(ringing, isJoining) {
  * The focus moves only when the view changes, to a heading: never to a field, which would open a phone's
  * keyboard, nor to a button that acts. Somebody who types goes on typing while the banner is read out.
  */
-function moveFocus(view, { ringing, panel }) {
+function moveFocus(next) {
+  const { view, ringing, panel } = next;
   if (view !== shown.view) {
     page.main.scrollTop = 0;
     if (shown.view !== '') { // not when the page appears
@@ -227,6 +224,7 @@ function moveFocus(view, { ringing, panel }) {
   if (panel !== shown.panel && panel !== null) page.panelTitle.focus();
   const isTyping = document.activeElement?.matches('input, select, textarea');
   if (ringing.length > 0 && shown.ringing.length === 0 && !isTyping) page.bannerTitle.focus({ preventScroll: true });
+  shown = next;
 }
 
 function move(element, place) {

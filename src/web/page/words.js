@@ -5,7 +5,7 @@
 
 const LANGUAGES = ['en', 'de', 'fr', 'es'];
 const [FIRST_STRONG_ISOLATE, POP_ISOLATE] = ['\u2068', '\u2069'];
-const NUMBERS = ['count', 'times', 'time']; // our own; all else is somebody's text
+const PLAIN = ['count', 'times', 'time', 'host']; // nothing in them can turn; all else is somebody's text
 const LONGEST_TITLE_NAME = 40;
 
 const language = navigator.languages
@@ -32,17 +32,23 @@ export function icon(symbol) {
   return svg;
 }
 
+/** A button that does `action` to somebody. */
+export function actionButton(action, name, className, ...children) {
+  return node('button', { type: 'button', className, data: { action, name } }, ...children);
+}
+
 /** A name as an element; a long one ends in an ellipsis. */
 export function nameOf(name) {
   return node('bdi', { className: 'name' }, name);
 }
 
 /** The sentence as plain text, for titles and labels. */
-export function text(key, values = {}) {
-  return words[key].replace(/\{(\w+)\}/g, (_, hole) => {
-    const value = String(values[hole] ?? '').slice(0, LONGEST_TITLE_NAME);
-    return NUMBERS.includes(hole) ? value : FIRST_STRONG_ISOLATE + value + POP_ISOLATE;
+export function text(key, values) {
+  const parts = sentence(key, values).map((part) => {
+    if (typeof part === 'string') return part;
+    return FIRST_STRONG_ISOLATE + part.textContent.slice(0, LONGEST_TITLE_NAME) + POP_ISOLATE;
   });
+  return parts.join('');
 }
 
 /** The sentence as the children of an element. */
@@ -50,7 +56,7 @@ export function sentence(key, values = {}) {
   return words[key].split(/\{(\w+)\}/).map((part, i) => {
     if (i % 2 === 0) return part;
     const value = String(values[part] ?? '');
-    return NUMBERS.includes(part) ? value : nameOf(value);
+    return PLAIN.includes(part) ? value : nameOf(value);
   });
 }
 
