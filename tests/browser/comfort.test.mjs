@@ -71,7 +71,7 @@ test('before the first call the page shows how one looks and sounds, with device
   await camera.selectOption(second);
   await anna.until((id) => document.getElementById('own').srcObject.getVideoTracks()[0]?.getSettings().deviceId === id, second);
   await anna.page.getByLabel('Call without camera').check();
-  await anna.sees('Your camera is off');
+  await anna.sees('Camera off');
   await anna.press('Call Bob');
   await bob.answers();
   await anna.sees_pictures_of('Bob');

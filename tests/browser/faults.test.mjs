@@ -360,6 +360,18 @@ test('18 a peer cannot speak with the voice of the server', async () => {
   await anna.notice('You are online as');
 });
 
+test('18 a reason that nobody knows is shown as a hang-up', async () => {
+  const server = await serve();
+  const anna = await online(server, 'Anna');
+  const mallory = await bare(server, 'Mallory');
+  for (const reason of ['Your token has expired', 'constructor', '__proto__']) {
+    await anna.call('Mallory');
+    await mallory.until(() => heard.at(-1)?.signalType === 'offer');
+    await mallory.eval((why) => say('Anna', 'leave', { group: heard.pop().group, reason: why }), reason);
+    await anna.notice('Mallory hung up');
+  }
+});
+
 test('19 a login link neither overwrites a remembered token nor changes the user by itself', async () => {
   const users = await usersFile('Anna', 'Bob');
   const server = await serve('--users', users.file);

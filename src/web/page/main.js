@@ -29,7 +29,7 @@ const LONGEST_CODE = 40;
 // Why a call ended, or did not begin; the codes of the server and the reasons of peers.
 const ENDINGS = {
   __proto__: null,
-  hangup: 'sayHungUp', busy: 'sayBusy', declined: 'sayDeclined', unable: 'sayUnable', gone: 'sayGone',
+  hangup: 'sayHungUp', busy: 'sayBusy', declined: 'sayDeclined', unable: 'sayUnable', gone: 'sayUnreachable',
   lost: 'sayLost', removed: 'sayRemoved', 'no-answer': 'sayNoAnswer', 'no-route': 'sayNoRoute',
   'user-not-found': 'sayAbsent', 'user-unreachable': 'sayUnreachable', 'too-many-calls': 'sayTooManyCalls',
 };
@@ -121,11 +121,10 @@ function onOnline(name, turnServers) {
   state.callOnceOnline = false;
 }
 
-function onLost(reason) {
+function onLost() {
   state.line = 'connecting';
-  if (reason) say('sayClosed', { name: reason });
-  else if (group?.stood) say('sayLineLostInCall');
-  else say(state.me === null ? 'sayNoServer' : 'sayLineLost');
+  if (group?.stood) say('sayLineLostInCall');
+  else say('sayNoServer');
 }
 
 /** A call that stands goes on: it is between the browsers. */
@@ -157,7 +156,7 @@ function onMessage(message) {
   if (message.fromUser === undefined) return onServerError(message);
   const from = String(message.fromUser);
   const size = message.signalType === 'candidate' ? JSON.stringify(message.candidate ?? '').length : 0;
-  if (from === '' || from.length > people.MAX_NAME || size > MAX_CANDIDATE || sdpOf(message).length > MAX_SDP) return;
+  if (from.length > people.MAX_NAME || size > MAX_CANDIDATE || sdpOf(message).length > MAX_SDP) return;
   if (group?.receive(from, message)) return draw();
   const caller = state.callers.get(from);
   if (message.signalType === 'offer') onOffer(from, message);
@@ -255,7 +254,7 @@ function dial(typed) {
   const name = people.cleanName(typed);
   if (name === '') return say('sayNoName');
   if (name === state.me) return say('sayOwnName');
-  if (!signaling.isOnline) return say('sayNoLine');
+  if (!signaling.isOnline) return say('sayNoServer');
   if (state.callers.has(name) && !state.asking) return answer(name, true);
   people.forgiveNotNow(name);
   state.absent = null;
@@ -265,7 +264,7 @@ function dial(typed) {
   if (!group.peers.has(name)) group.invite(name);
   people.called(name);
   state.panel = null;
-  say('sayInvited', { name });
+  say('calling', { name });
 }
 
 /** Opens camera and microphone, then goes on. Without a name it is for the user to look at. */
@@ -287,7 +286,7 @@ function begin() {
   const { name, answering } = state.asking;
   people.remember('checked', '1');
   if (name === null) return cancel();
-  if (!answering && !signaling.isOnline) return giveUpAsking('sayNoLine');
+  if (!answering && !signaling.isOnline) return giveUpAsking('sayNoServer');
   const { iceServers } = state.config;
   group = new Group({
     me: state.me,
@@ -325,9 +324,8 @@ function stopAsking() {
 }
 
 function cancel() {
-  const { name } = state.asking;
   stopAsking();
-  say(name === null ? null : 'sayCancelled');
+  say(null);
 }
 
 // --- in a call ------------------------------------------------------------------------------

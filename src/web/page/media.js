@@ -1,8 +1,8 @@
 /*
  * Our own camera, microphone and screen: opened with fallbacks, chosen, switched, and noticed when they end.
  *
- * The tracks in use are `audio`, `video` (the camera) and `screen`, each a track or null. A camera that is off is
- * closed, so that its light goes off; a muted microphone stays open and sends silence.
+ * The tracks in use are `audio`, `video` (the camera) and `screen`, each a track or null. A camera that is
+ * off is closed, so that its light goes off; a muted microphone stays open and sends silence.
  */
 
 const NOT_THERE = ['NotFoundError', 'NotReadableError', 'OverconstrainedError', 'AbortError'];

@@ -52,8 +52,8 @@ export class Peer {
 
   /**
    * `media.tracks` are the tracks to send. `send(signalType, fields)` sends to this person through the
-   * server. `on` holds functions: `change(peer)`, `connected(peer)` for the first time, `lost(peer)`, `open(peer)`
-   * for the data channel, and `heard(peer, message)` for what came on it, which nobody has checked yet.
+   * server. `on` holds functions: `change(peer)`, `connected(peer)` for the first time, `lost(peer)`,
+   * `open(peer)` for the data channel, and `heard(peer, message)` for what came on it, not checked yet.
    */
   constructor({ name, polite, configuration, media, send, on }) {
     this.name = name;
@@ -140,7 +140,8 @@ export class Peer {
     const run = () => (this.#pc.signalingState === 'closed' ? null : task());
     this.#tasks = this.#tasks.then(run).catch((error) => {
       console.debug('peer:', error);
-      if (this.#pc.signalingState !== 'closed' && this.met && !this.#pc.remoteDescription) this.#on.lost(this);
+      const { signalingState, remoteDescription } = this.#pc;
+      if (signalingState !== 'closed' && this.met && !remoteDescription) this.#on.lost(this);
     });
     return this.#tasks;
   }
@@ -290,7 +291,7 @@ function summary(stats) {
   const sum = { received: 0, roundTrip: 0, packets: 0, lost: 0 };
   for (const report of stats.values()) {
     sum.received += (report.bytesReceived ?? 0) + (report.responsesReceived ?? 0);
-    if (report.type === 'candidate-pair' && report.nominated) sum.roundTrip = report.currentRoundTripTime ?? 0;
+    if (report.nominated) sum.roundTrip = report.currentRoundTripTime ?? 0;
     if (report.type !== 'inbound-rtp') continue;
     sum.packets += report.packetsReceived ?? 0;
     sum.lost += report.packetsLost ?? 0;

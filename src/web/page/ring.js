@@ -16,7 +16,8 @@ export class Ring {
   constructor(onChange) {
     this.#onChange = onChange;
     // Browsers let a page make a sound after the first press on it.
-    for (const event of ['pointerdown', 'keydown']) addEventListener(event, () => this.unlock(), { once: true });
+    addEventListener('pointerdown', () => this.unlock(), { once: true });
+    addEventListener('keydown', () => this.unlock(), { once: true });
     document.addEventListener('visibilitychange', () => this.#keepAwake());
   }
 
@@ -85,7 +86,8 @@ export class Ring {
   #notify(words) {
     if (globalThis.Notification?.permission !== 'granted') return;
     try {
-      this.#notification = new Notification(words, { tag: 'call', requireInteraction: true, icon: 'icon.svg' });
+      const look = { tag: 'call', requireInteraction: true, icon: 'icon.svg' };
+      this.#notification = new Notification(words, look);
       this.#notification.onclick = () => globalThis.focus();
     } catch { /* Android's browsers allow them to service workers only */ }
   }

@@ -22,7 +22,6 @@ const NAME_PAUSE_MS = 800;
 const RENEW_MS = 6 * 60 * 60 * 1000;
 const RENEW_AGAIN_MS = 60_000;
 
-const POLICY_VIOLATION = 1008;
 const MSG_TYPES = { offer: 'sdp', answer: 'sdp', candidate: 'candidate' };
 
 export class Signaling {
@@ -31,7 +30,7 @@ export class Signaling {
   #tabs = 'BroadcastChannel' in globalThis ? new BroadcastChannel('signal-server') : null;
 
   /**
-   * `on` holds functions: `online(name, iceServers)` after every login; `lost(reason)` when the line goes
+   * `on` holds functions: `online(name, iceServers)` after every login; `lost()` when the line goes
    * away (a new attempt is then under way); `refused(reason)` when the server does not want this login
    * (no new attempt); `message(object)` for everything else; `busy()`, whether a call is under way; and
    * `unsettled()`, whether a new connection would disturb a call that is being set up.
@@ -90,7 +89,7 @@ export class Signaling {
     this.#socket = socket;
     socket.onopen = () => this.#login();
     socket.onmessage = (event) => this.#received(event.data);
-    socket.onclose = ({ code, reason }) => this.#lost(code === POLICY_VIOLATION ? reason : '');
+    socket.onclose = () => this.#lost();
     this.#expectAnswer();
   }
 
@@ -121,7 +120,7 @@ export class Signaling {
 
   #expectAnswer() {
     clearTimeout(this.#answerTimer);
-    this.#answerTimer = setTimeout(() => this.#lost(''), ANSWER_LIMIT_MS);
+    this.#answerTimer = setTimeout(() => this.#lost(), ANSWER_LIMIT_MS);
   }
 
   #received(text) {
@@ -159,10 +158,10 @@ export class Signaling {
     }, ms);
   }
 
-  #lost(reason) {
+  #lost() {
     this.#drop();
     this.#retryTimer = setTimeout(() => this.#connect(), this.#nextPause());
-    this.#on.lost(reason);
+    this.#on.lost();
   }
 
   /** Half of the pause is left to chance, so that after a restart not everybody knocks at once. */

@@ -5,7 +5,7 @@
 
 import { actionButton, icon, nameOf, node, put, text } from './words.js';
 
-const BADGES = { muted: 'mic-off', cameraIsOff: 'cam-off', poor: 'poor' };
+const BADGES = { muted: 'mic-off', cameraOff: 'cam-off', poor: 'poor' };
 
 export class Stage {
   #stage; #tiles = new Map(); #own = makeTile(); #output = '';
@@ -88,7 +88,7 @@ function fill(tile, { name, stream, muted, camera, screen, poor, condition }) {
   tile.avatar.textContent = firstLetter(name);
   put(tile.condition, condition ?? null, { name });
   tile.condition.hidden = !condition;
-  const on = { muted, cameraIsOff: !seen && !condition, poor };
+  const on = { muted, cameraOff: !seen && !condition, poor };
   const shown = Object.keys(BADGES).filter((badge) => on[badge]);
   if (tile.badges.dataset.shown === shown.join()) return;
   tile.badges.dataset.shown = shown.join();

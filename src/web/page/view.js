@@ -46,7 +46,8 @@ export function render(state, parts) {
 
 /** A link asks to call somebody, or to log in as another user. */
 function renderInvitation({ invitation, loginLink, me, name }, view) {
-  page.invitation.hidden = !(loginLink || (invitation && view === 'home')) || !['login', 'home'].includes(view);
+  const views = loginLink ? ['login', 'home'] : ['home'];
+  page.invitation.hidden = !(loginLink ?? invitation) || !views.includes(view);
   if (loginLink) {
     put(page.invitationWords, 'otherUser', { name: loginLink.user, me: me ?? name });
     put(page.followInvitation, 'goOnlineAs', { name: loginLink.user });
@@ -74,7 +75,7 @@ function renderHome({ config, me, tokenFromLink, absent }, { ring }) {
   renderPeople(page.peopleList, [...missed, ...others.map((name) => ({ name }))]);
   page.absent.hidden = absent === null;
   put(page.absentWords, absent?.isAwaited ? 'waiting' : 'sayAbsent', { name: absent?.name });
-  put(page.await, absent?.isAwaited ? 'stopWaiting' : 'callWhenBack', { name: absent?.name });
+  put(page.await, absent?.isAwaited ? 'cancel' : 'callWhenBack', { name: absent?.name });
 }
 
 function renderLink(place, link) {
@@ -110,7 +111,7 @@ function renderAsking({ asking: { name, confirm, answering, opened } }, { media 
   if (page.own.srcObject !== media.stream) page.own.srcObject = media.stream;
   page.own.hidden = media.video === null;
   page.own.classList.toggle('mirrored', media.isMirrored);
-  put(page.previewEmpty, opened && !media.video ? 'noPicture' : null);
+  put(page.previewEmpty, opened && !media.video ? 'cameraOff' : null);
   page.begin.hidden = !confirm || !opened;
   put(page.begin, isCheck ? 'back' : 'callNow', { name });
   page.cancel.hidden = isCheck && opened;
@@ -118,7 +119,8 @@ function renderAsking({ asking: { name, confirm, answering, opened } }, { media 
 
 function renderCall({ call, panel, me, config }, { media, stage, group, chat }) {
   const { own, screen, video, isMirrored, stream } = media;
-  const peers = group.all.filter((peer) => peer.connected || (peer.dialed && !peer.dialed.mesh) || !group.stood);
+  const isShown = ({ connected, dialed }) => connected || (dialed && !dialed.mesh) || !group.stood;
+  const peers = group.all.filter(isShown);
   const others = group.connected;
   stage.draw(peers.map(personOf), { name: me, stream, ...own, mirrored: isMirrored }, others.length > 1);
   const title = { calling: 'calling', connecting: 'reaching', talking: 'inCallWith' }[call];
@@ -175,9 +177,9 @@ function renderDevices(place, media) {
 export async function fillPickers(media) {
   const { microphones, cameras, speakers } = await media.devices();
   const outputs = 'setSinkId' in HTMLMediaElement.prototype ? speakers : [];
-  for (const [select, kind, all] of [
-    [page.microphone, 'audio', microphones], [page.camera, 'video', cameras], [page.speaker, 'output', outputs],
-  ]) {
+  const pickers = { audio: page.microphone, video: page.camera, output: page.speaker };
+  for (const [kind, all] of Object.entries({ audio: microphones, video: cameras, output: outputs })) {
+    const select = pickers[kind];
     select.hidden = select.labels[0].hidden = all.length === 0;
     const devices = all.map(({ deviceId, label }) => ({ deviceId, label }));
     list(select, devices, ({ deviceId, label }) => {
@@ -223,7 +225,8 @@ function moveFocus(next) {
   }
   if (panel !== shown.panel && panel !== null) page.panelTitle.focus();
   const isTyping = document.activeElement?.matches('input, select, textarea');
-  if (ringing.length > 0 && shown.ringing.length === 0 && !isTyping) page.bannerTitle.focus({ preventScroll: true });
+  const isNew = ringing.length > 0 && shown.ringing.length === 0;
+  if (isNew && !isTyping) page.bannerTitle.focus({ preventScroll: true });
   shown = next;
 }
 

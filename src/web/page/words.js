@@ -12,9 +12,9 @@ const language = navigator.languages
   .map((tag) => tag.slice(0, 2).toLowerCase())
   .find((tag) => LANGUAGES.includes(tag)) ?? LANGUAGES[0];
 
-const { default: words } = await import(`./words/${language}.js`);
+const { default: sentences } = await import(`./words/${language}.js`);
 
-/** A new element with these properties; `data` fills its `dataset`, and a string among the children is text. */
+/** A new element with these properties; `data` fills its `dataset`. A string among the children is text. */
 export function node(tag, { data, ...properties } = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   Object.assign(element.dataset, data);
@@ -53,7 +53,7 @@ export function text(key, values) {
 
 /** The sentence as the children of an element. */
 export function sentence(key, values = {}) {
-  return words[key].split(/\{(\w+)\}/).map((part, i) => {
+  return sentences[key].split(/\{(\w+)\}/).map((part, i) => {
     if (i % 2 === 0) return part;
     const value = String(values[part] ?? '');
     return PLAIN.includes(part) ? value : nameOf(value);
@@ -71,7 +71,10 @@ export function put(element, key, values) {
 /** Gives every element in the page its words. */
 export function translatePage() {
   document.documentElement.lang = language;
-  for (const element of document.querySelectorAll('[data-words]')) put(element, element.dataset.words);
-  for (const element of document.querySelectorAll('[data-label]')) element.ariaLabel = text(element.dataset.label);
-  for (const element of document.querySelectorAll('[data-hint]')) element.placeholder = text(element.dataset.hint);
+  for (const element of document.querySelectorAll('[data-words], [data-label], [data-hint]')) {
+    const { words, label, hint } = element.dataset;
+    if (words) put(element, words);
+    if (label) element.ariaLabel = text(label);
+    if (hint) element.placeholder = text(hint);
+  }
 }
