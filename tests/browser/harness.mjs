@@ -260,7 +260,7 @@ export const devices = {
     const allowed = new Promise((resolve) => { globalThis.allow = resolve; });
     navigator.mediaDevices.getUserMedia = (wish) => allowed.then(() => real(wish));
   }`,
-  /** A screen to share, which is a moving picture. */
+  /** A screen to share that looks like one, for pictures. Chromium's own fake screen is one colour. */
   screen: `navigator.mediaDevices.getDisplayMedia = async () => {
     const canvas = document.createElement('canvas');
     Object.assign(canvas, { width: 1600, height: 900 });
