@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// The files of tests. Each starts a browser of its own.
-const FILES: [&str; 6] = ["words", "faults", "calls", "comfort", "looks", "peerjs"];
+const FILES: [&str; 7] = ["words", "faults", "calls", "comfort", "looks", "network", "peerjs"];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();

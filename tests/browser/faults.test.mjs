@@ -3,19 +3,7 @@
  */
 
 import assert from 'node:assert/strict';
-import { connect, devices, everybody, online, open, PHONE, serve, test, usersFile } from './harness.mjs';
-
-/** Somebody who speaks the protocol without the page. */
-async function bare(server, name) {
-  const person = await open(`${server.url}healthz`, name);
-  await person.eval((me) => new Promise((resolve) => {
-    const socket = new WebSocket(location.origin.replace('http', 'ws'));
-    globalThis.say = (toUser, signalType, fields = {}) => socket.send(JSON.stringify({ signalType, fromUser: me, toUser, ...fields }));
-    socket.onopen = () => say('', 'login');
-    socket.addEventListener('message', resolve, { once: true });
-  }), name);
-  return person;
-}
+import { bare, connect, devices, everybody, online, open, PHONE, serve, test, usersFile } from './harness.mjs';
 
 const OFFER = { sdp: { type: 'offer', sdp: 'v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\n' } };
 const ring = (who, callee, fields = {}) => who.eval(([to, more]) => say(to, 'offer', more), [callee, { ...OFFER, group: 'g', ...fields }]);
@@ -171,7 +159,7 @@ test('07 a refused camera makes a call without a picture', async () => {
   await anna.call('Bob');
   await bob.answers();
   await bob.sees_pictures_of('Anna');
-  await bob.notice('Your camera is blocked');
+  await bob.notice('Your camera is missing or blocked');
   await anna.page.locator('.tile.unseen', { hasText: 'Bob' }).waitFor();
   await anna.until(() => connections[0].getReceivers().some(({ track }) => track.kind === 'audio' && !track.muted));
 });
@@ -372,6 +360,18 @@ test('18 a peer cannot speak with the voice of the server', async () => {
   await anna.notice('You are online as');
 });
 
+test('18 a reason that nobody knows is shown as a hang-up', async () => {
+  const server = await serve();
+  const anna = await online(server, 'Anna');
+  const mallory = await bare(server, 'Mallory');
+  for (const reason of ['Your token has expired', 'constructor', '__proto__']) {
+    await anna.call('Mallory');
+    await mallory.until(() => heard.at(-1)?.signalType === 'offer');
+    await mallory.eval((why) => say('Anna', 'leave', { group: heard.pop().group, reason: why }), reason);
+    await anna.notice('Mallory hung up');
+  }
+});
+
 test('19 a login link neither overwrites a remembered token nor changes the user by itself', async () => {
   const users = await usersFile('Anna', 'Bob');
   const server = await serve('--users', users.file);
@@ -380,7 +380,7 @@ test('19 a login link neither overwrites a remembered token nor changes the user
   await anna.settled();
   await anna.eval((token) => { location.hash = `#user=Bob&token=${token}`; }, users.tokens.Bob);
   await anna.sees('This link logs you in as Bob. On this device you are Anna.');
-  await anna.press('Stay Anna');
+  await anna.press('Not now');
   await anna.page.goto(`${server.url}?again#user=Bob&token=${users.tokens.Bob}`);
   await anna.button('Go online as Bob').waitFor();
   assert.equal(await anna.page.locator('#who').isVisible(), false);

@@ -15,7 +15,7 @@ import { createInterface } from 'node:readline';
 import { after, afterEach, before, test as nodeTest } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const PROGRAM = process.env.SIGNAL_SERVER ?? join(ROOT, 'target/debug/signal-server');
 export const SHOTS = process.env.SCREENSHOTS ?? join(ROOT, 'target/screenshots');
 /** How long anything may take that must happen, on a slow and busy machine: a test that passes never waits for it. */
@@ -56,8 +56,10 @@ function spy() {
   addEventListener('securitypolicyviolation', ({ violatedDirective }) => uncaught.push(`CSP: ${violatedDirective}`));
   // When a press counts again: the page ignores those that are too soon after something appeared or went.
   globalThis.changed = 0;
-  new MutationObserver(() => { changed = performance.now(); }).observe(document, {
-    subtree: true, attributes: true, attributeFilter: ['data-view', 'hidden'],
+  const isChange = ({ type, target, attributeName, oldValue }) => (type === 'childList' ? target.id === 'callers'
+    : target === document.body && target.getAttribute(attributeName) !== oldValue);
+  new MutationObserver((records) => { if (records.some(isChange)) changed = performance.now(); }).observe(document, {
+    subtree: true, childList: true, attributeFilter: ['data-view'], attributeOldValue: true,
   });
   try { if (!globalThis.firstVisit) localStorage.setItem('checked', localStorage.getItem('checked') ?? '1'); } catch { /* about:blank */ }
 }
@@ -94,11 +96,12 @@ export async function serve(...options) {
   cleanups.push(() => server.stop('SIGKILL'));
   const lines = createInterface(child.stderr);
   await new Promise((resolve, reject) => {
+    // The log has a line for each port.
     lines.on('line', (line) => {
       server.log += `${line}\n`;
       const [, scheme, port] = line.match(/listening on (wss?):\/\/\S+:(\d+)/) ?? [];
       if (scheme) server[scheme] = Number(port);
-      if (scheme === (options.includes('--cert') ? 'wss' : 'ws')) resolve();
+      if (server.ws && (server.wss || !options.includes('--tls-listen'))) resolve();
     });
     ended.then(() => reject(new Error(`the server ended: ${server.log}`)));
   });
@@ -201,10 +204,11 @@ export class Person {
 
 /** Opens the page for somebody, in a context of their own. */
 export async function open(url, name = '', options = {}) {
-  const { init, clock, from = browser, ...rest } = options;
+  const { init, clock, from = browser, picture = 'small', ...rest } = options;
   const context = await from.newContext({ viewport: DESKTOP, locale: 'en-GB', ...rest });
   cleanups.push(() => context.close().catch(() => {}));
   context.setDefaultTimeout(PATIENCE_MS);
+  if (picture === 'small') await context.addInitScript(devices.small);
   if (init) await context.addInitScript(init);
   await context.addInitScript(spy);
   const page = await context.newPage();
@@ -213,16 +217,28 @@ export async function open(url, name = '', options = {}) {
   return new Person(page, context, name);
 }
 
-export async function online(server, name, options) {
-  const person = await open(server.url, name, options);
+export async function online(server, name, options = {}) {
+  const { url = server.url, ...rest } = options;
+  const person = await open(url, name, rest);
   await person.goOnline();
+  return person;
+}
+
+/** Somebody who speaks the protocol without the page. */
+export async function bare(server, name) {
+  const person = await open(`${server.url}healthz`, name);
+  await person.eval((me) => new Promise((resolve) => {
+    const socket = new WebSocket(location.origin.replace('http', 'ws'));
+    globalThis.say = (toUser, signalType, fields = {}) => socket.send(JSON.stringify({ signalType, fromUser: me, toUser, ...fields }));
+    socket.onopen = () => say('', 'login');
+    socket.addEventListener('message', resolve, { once: true });
+  }), name);
   return person;
 }
 
 /** People who are online, each under a name of this list. */
 export function everybody(server, ...names) {
-  const init = names.length > 3 ? devices.small : undefined;
-  return Promise.all(names.map((name) => online(server, name, { init })));
+  return Promise.all(names.map((name) => online(server, name)));
 }
 
 /** A call between these two. */
@@ -249,7 +265,7 @@ export const devices = {
     const allowed = new Promise((resolve) => { globalThis.allow = resolve; });
     navigator.mediaDevices.getUserMedia = (wish) => allowed.then(() => real(wish));
   }`,
-  /** A screen to share, which is a moving picture. */
+  /** A screen to share that looks like one, for pictures. Chromium's own fake screen is one colour. */
   screen: `navigator.mediaDevices.getDisplayMedia = async () => {
     const canvas = document.createElement('canvas');
     Object.assign(canvas, { width: 1600, height: 900 });
@@ -265,7 +281,7 @@ export const devices = {
     globalThis.sharedTrack = canvas.captureStream(10).getVideoTracks()[0];
     return new MediaStream([sharedTrack]);
   };`,
-  /** Six cameras at once are too much for two cores. */
+  /** Coding larger pictures is too much for two cores. Without it: `{ picture: 'full' }`. */
   small: `{
     const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
     navigator.mediaDevices.getUserMedia = (wish) => real(wish.video ? { ...wish, video: { ...wish.video, width: 480, height: 270, frameRate: 5 } } : wish);

@@ -1,42 +1,84 @@
 /*
- * Every view, in both colour schemes and at five sizes: axe finds nothing, nothing is wider than the
+ * Every view, in both colour schemes and at six sizes: axe finds nothing, nothing is wider than the
  * window, and what can be pressed can be seen. Pictures of the views are kept in target/screenshots.
  */
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
-import { connect, DESKTOP, devices, everybody, online, open, PHONE, serve, test, usersFile } from './harness.mjs';
+import { bare, connect, DESKTOP, devices, everybody, online, open, PHONE, serve, test, usersFile } from './harness.mjs';
 
 const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-const SIZES = [{ width: 280, height: 653 }, PHONE, DESKTOP, { width: 1920, height: 1080 }, { width: 640, height: 400 }];
+const SIZES = [
+  PHONE, DESKTOP, { width: 280, height: 653 }, { width: 1920, height: 1080 },
+  { width: 640, height: 400 }, // a desktop's window at 200 % zoom
+  { width: 320, height: 256 }, // and one of 1280×1024 at 400 %
+];
+
+/** What axe finds in the page as it is. */
+async function findings(person) {
+  await person.eval(axe);
+  return person.eval(async () => {
+    const { violations } = await globalThis.axe.run({ resultTypes: ['violations'] });
+    return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => html.slice(0, 120) + failureSummary).join('; ')}`);
+  });
+}
+
+/** What does not fit the window. */
+function misfits() {
+  const shown = (element) => element.checkVisibility() && element.getClientRects().length > 0;
+  const all = [...document.querySelectorAll('button, input, select, video')].filter(shown);
+  const wide = [document.documentElement, document.getElementById('main')].filter((one) => one.scrollWidth > one.clientWidth)
+    .flatMap((one) => [...one.querySelectorAll('*')].filter(shown).filter((element) => element.getBoundingClientRect().right > innerWidth));
+  const outside = all.filter((element) => {
+    const box = element.getBoundingClientRect();
+    return box.left < -1 || box.right > innerWidth + 1;
+  });
+  return [...wide, ...outside].map(({ outerHTML }) => outerHTML.slice(0, 100));
+}
 
 async function look(person, name) {
   const { page } = person;
-  await person.eval(axe);
+  for (const size of SIZES) {
+    await page.setViewportSize(size);
+    assert.deepEqual(await person.eval(misfits), [], `${name} at ${size.width}×${size.height}`);
+  }
   for (const colorScheme of ['light', 'dark']) {
     await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
-    for (const size of SIZES) {
+    for (const [size, kind] of [[PHONE, 'phone'], [DESKTOP, 'desktop']]) {
       await page.setViewportSize(size);
-      const place = `${name}, ${colorScheme}, ${size.width}×${size.height}`;
-      const { violations, wide, hidden } = await person.eval(async () => {
-        const result = await globalThis.axe.run({ resultTypes: ['violations'] });
-        const shown = (element) => element.checkVisibility() && element.getClientRects().length > 0;
-        const all = [...document.querySelectorAll('button, input, select, video')].filter(shown);
-        return {
-          violations: result.violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => html.slice(0, 120) + failureSummary).join('; ')}`),
-          wide: [document.documentElement, document.getElementById('main')].filter((one) => one.scrollWidth > one.clientWidth)
-            .flatMap((one) => [...one.querySelectorAll('*')].filter(shown).filter((element) => element.getBoundingClientRect().right > innerWidth).map(({ outerHTML }) => outerHTML.slice(0, 90))),
-          hidden: all.filter((element) => { const box = element.getBoundingClientRect(); return box.left < -1 || box.right > innerWidth + 1; }).map(({ id, outerHTML }) => id || outerHTML.slice(0, 80)),
-        };
-      });
-      assert.deepEqual(violations, [], place);
-      assert.deepEqual(wide, [], `${place} is wider than the window`);
-      assert.deepEqual(hidden, [], `${place}: outside of the window`);
-      if (size === PHONE || size === DESKTOP) await person.shot(`${name}-${size === PHONE ? 'phone' : 'desktop'}-${colorScheme}`);
+      assert.deepEqual(await findings(person), [], `${name}, ${kind}, ${colorScheme}`);
+      await person.shot(`${name}-${kind}-${colorScheme}`);
     }
   }
-  await page.setViewportSize(DESKTOP);
+}
+
+for (const locale of ['en', 'de', 'fr', 'es']) {
+  test(`the controls of a call show whole words in one row on phones, in ${locale}`, async () => {
+    const server = await serve();
+    const bob = await bare(server, 'Bob');
+    const anna = await open(server.url, 'Anna', { locale, viewport: PHONE });
+    await anna.page.locator('#name').fill('Anna');
+    await anna.page.locator('#goOnline').click();
+    await anna.page.locator('#callee').fill('Bob');
+    await anna.settled();
+    await anna.page.locator('#dial button[type=submit]').click();
+    await bob.until(() => heard.some(({ signalType }) => signalType === 'offer'));
+    for (const width of [390, 320]) {
+      await anna.page.setViewportSize({ width, height: 700 });
+      const cut = await anna.eval(() => {
+        const buttons = [...document.querySelectorAll('#controls button')];
+        const rows = new Set(buttons.map((button) => button.getBoundingClientRect().top));
+        const words = buttons.filter((button) => {
+          const [outer, inner] = [button, button.querySelector('span')].map((one) => one.getBoundingClientRect());
+          return inner.left < outer.left || inner.right > outer.right || inner.bottom > outer.bottom || inner.width < 5;
+        });
+        return [rows.size, ...words.map(({ textContent }) => textContent)];
+      });
+      await anna.shot(`controls-${locale}-${width}`);
+      assert.deepEqual(cut, [1], `${width} px`);
+    }
+  });
 }
 
 test('logging in', async () => {
@@ -65,7 +107,7 @@ test('at home, called and calling', async () => {
   await anna.page.reload();
   await anna.notice('You are online as');
   await anna.call('Nobody');
-  await anna.press('Call Nobody now');
+  await anna.press('Call Nobody');
   await anna.sees('Nobody is not online');
   const bob = await online(server, 'Bob');
   await bob.call('Anna');
@@ -115,9 +157,9 @@ test('in a call', async () => {
   await look(anna, 'call-chat');
   await anna.press('Add');
   await look(anna, 'call-add');
-  await anna.press('Settings');
+  await anna.press('More');
   await look(anna, 'call-settings');
-  await anna.press('Settings');
+  await anna.press('More');
   await cleo.press('Hang up');
   await anna.press('Share screen');
   await bob.page.locator('.tile[data-screen]').waitFor();

@@ -27,7 +27,7 @@ test('every sentence is used, and every sentence that is used is there', async (
   const english = await load('en');
   const files = (await readdir(PAGE)).filter((name) => /\.(js|html)$/.test(name));
   const code = (await Promise.all(files.map((name) => readFile(new URL(name, PAGE), 'utf8')))).join('\n');
-  const unused = Object.keys(english).filter((key) => !new RegExp(`['"]${key}['"]|\\b${key}, `).test(code));
+  const unused = Object.keys(english).filter((key) => !new RegExp(`['"]${key}['"]|\\b${key}[,:] `).test(code));
   assert.deepEqual(unused, []);
   const used = [...code.matchAll(/(?:data-words|data-label)="(\w+)"|'(say[A-Z]\w+)'/g)].map(([, a, b]) => a ?? b);
   assert.deepEqual(used.filter((key) => !(key in english)), []);

@@ -15,33 +15,34 @@ const CONNECTING_MS = 30_000; // long enough to try every way through a firewall
 const RETURN_MS = 10_000; // for a line to the server to come back before the call stands
 const REDIAL_MS = 700;
 const LEFT_MS = 3_000; // how long lists of members may still name somebody who has left
+const LONGEST_ID = 64; // other pages may make ids of their own
 const MESH_DIALS = 24; // by members' lists, in one call
 
 export class Group {
-  id = randomId();
+  id = crypto.randomUUID(); // nobody can guess it: who knows it was told by a member
   peers = new Map();
   /** Somebody has been connected in this call. */
   stood = false;
-  /** What we say of ourselves: `{ muted, camera, screen }`. */
-  #own; #media; #me; #configuration; #send; #on;
-  #left = new Map(); #dials = MESH_DIALS; #timers = new Map();
+  #me; #configuration; #media; #send; #on; #left = new Map(); #dials = MESH_DIALS;
 
-  /** `send(signalType, toUser, fields)`; `on` holds `change()`, `joined(name)`, `gone(peer, why)`, `text(name, text)`. */
-  constructor({ me, configuration, media, own, send, on }) {
-    this.#me = me;
-    this.#configuration = configuration;
-    this.#media = media;
-    this.#own = own;
-    this.#send = send;
-    this.#on = on;
+  /**
+   * `media` is our own; `send(signalType, toUser, fields)`; `on` holds `change()`, `joined(name)`,
+   * `gone(peer, why)`, `removed(name)` by whom we were removed, and `text(name, text)`.
+   */
+  constructor({ me, configuration, media, send, on }) {
+    [this.#me, this.#configuration, this.#media, this.#send, this.#on] = [me, configuration, media, send, on];
   }
 
-  get isFull() {
-    return this.peers.size >= MOST_PEOPLE - 1 || [...this.peers.values()].some((peer) => peer.old);
+  get all() {
+    return [...this.peers.values()];
   }
 
   get connected() {
-    return [...this.peers.values()].filter((peer) => peer.connected);
+    return this.all.filter((peer) => peer.connected);
+  }
+
+  get isFull() {
+    return this.peers.size >= MOST_PEOPLE - 1 || this.all.some((peer) => peer.old);
   }
 
   /** Asks somebody to join, who will be rung. */
@@ -57,7 +58,7 @@ export class Group {
     const peer = this.#add(name);
     peer.old = offer.group === undefined;
     for (const message of [offer, ...candidates]) peer.receive(message);
-    this.#limit(name, CONNECTING_MS, 'no-route');
+    this.#limit(peer, CONNECTING_MS, 'no-route');
   }
 
   /** Takes a message if it belongs to this call, and says whether it did. */
@@ -79,29 +80,31 @@ export class Group {
     const peer = this.peers.get(name);
     if (!peer || (signalType !== 'offer' && signalType !== 'answer')) return;
     if (peer.connected) return peer.withdraw();
-    if (peer.returnBy > Date.now()) return this.#redialSoon(peer);
+    if (peer.dialed && peer.returnBy > Date.now()) return this.#redialSoon(peer);
     this.drop(name, code);
   }
 
   /** Our own line is back. The server has told everybody that we left; their lines may be away as well. */
   lineIsBack() {
-    for (const peer of [...this.peers.values()]) {
+    for (const peer of this.all) {
       peer.returnBy = Date.now() + RETURN_MS;
       if (peer.connected) peer.restart();
       else if (peer.dialed) this.#dial(peer.name, peer.dialed);
     }
   }
 
-  use(media, own) {
-    this.#media = media;
-    this.#own = own;
-    for (const peer of this.peers.values()) peer.use(media);
-    this.#tell();
+  /** Our tracks have changed, or who is in the call. */
+  tell() {
+    const members = this.connected.filter((peer) => !peer.old).map((peer) => peer.name);
+    for (const peer of this.all) {
+      peer.tell({ state: { ...this.#media.own, members } });
+      peer.useMedia(this.peers.size + 1);
+    }
   }
 
   /** Sends a line of chat to all who can read it. */
   text(text) {
-    return [...this.peers.values()].map((peer) => peer.text(text)).includes(true);
+    return this.all.map((peer) => peer.tell({ text })).includes(true);
   }
 
   /** `left`: by the person's own wish, so that an offer with this call's id rings from now on. */
@@ -109,115 +112,128 @@ export class Group {
     const peer = this.peers.get(name);
     if (!this.#remove(name)) return;
     if (left) this.#left.set(name, Date.now());
-    this.#tell();
+    this.tell();
     this.#on.gone(peer, why);
   }
 
+  /** Starts a new group with the rest, who are told its id: who knows the old one alone has to ring. */
+  remove(name) {
+    const id = crypto.randomUUID();
+    for (const peer of this.all) if (peer.name !== name) peer.tell({ regroup: { id, without: name } });
+    this.#regroup(id, name);
+  }
+
   leave(reason = 'hangup') {
-    for (const peer of this.peers.values()) {
+    for (const peer of this.all) {
       this.#send('leave', peer.name, { reason, group: this.id });
       this.#remove(peer.name, true);
     }
   }
 
+  #regroup(id, without) {
+    if (this.peers.has(without)) this.#send('leave', without, { reason: 'removed', group: this.id });
+    this.id = id;
+    this.drop(without, 'removed', true);
+    for (const { name, connected, dialed } of this.all) if (!connected && dialed) this.#dial(name, dialed);
+  }
+
   #add(name) {
     const on = {
-      open: () => this.#tell(),
+      open: () => this.tell(),
       change: (peer) => this.#changed(peer),
-      text: (peer, text) => this.#on.text(peer.name, text),
-      bye: (peer) => this.drop(peer.name, 'hangup', true),
+      connected: (peer) => this.#joined(peer),
+      heard: (peer, message) => this.#heard(peer, message),
       lost: (peer) => this.#giveUp(peer, peer.connected ? 'lost' : 'no-route'),
     };
     const send = (signalType, fields) => this.#send(signalType, name, { group: this.id, ...fields });
-    const [media, configuration] = [this.#media, this.#configuration];
-    const peer = new Peer({ name, polite: this.#me > name, configuration, media, send, on });
+    const options = { configuration: this.#configuration, media: this.#media, send, on };
+    const peer = new Peer({ name, polite: this.#me > name, ...options });
     this.peers.set(name, peer);
-    for (const each of this.peers.values()) each.crowd(this.peers.size + 1);
+    this.tell();
     return peer;
   }
 
   #dial(name, fields) {
-    const former = this.peers.get(name);
+    const { returnBy = 0 } = this.peers.get(name) ?? {};
     this.#remove(name);
     const peer = this.#add(name);
-    peer.dialed = fields;
-    peer.returnBy = former?.returnBy;
+    Object.assign(peer, { dialed: fields, returnBy });
     peer.dial(fields);
-    this.#limit(name, fields.mesh ? CONNECTING_MS : UNANSWERED_MS, fields.mesh ? 'no-route' : 'no-answer');
+    if (fields.mesh) this.#limit(peer, CONNECTING_MS, 'no-route');
+    else this.#limit(peer, UNANSWERED_MS, 'no-answer');
     this.#on.change();
   }
 
   #remove(name, bye = false) {
     const peer = this.peers.get(name);
-    clearTimeout(this.#timers.get(name));
-    clearTimeout(peer?.redial);
+    clearTimeout(peer?.timer);
     peer?.close(bye);
     return this.peers.delete(name);
   }
 
-  #limit(name, ms, why) {
-    clearTimeout(this.#timers.get(name));
-    this.#timers.set(name, setTimeout(() => this.#giveUp(this.peers.get(name), why), ms));
+  #limit(peer, ms, why) {
+    clearTimeout(peer.timer);
+    peer.timer = setTimeout(() => this.#giveUp(peer, why), ms);
   }
 
   #giveUp(peer, why) {
-    if (this.peers.get(peer?.name) !== peer) return;
+    if (this.peers.get(peer.name) !== peer) return;
     this.#send('leave', peer.name, { reason: 'hangup', group: this.id });
     this.drop(peer.name, why);
   }
 
   #changed(peer) {
     if (this.peers.get(peer.name) !== peer) return;
-    if (peer.connected && !peer.counted) {
-      peer.counted = this.stood = true;
-      clearTimeout(this.#timers.get(peer.name));
-      this.#tell();
-      this.#on.joined(peer.name);
-    }
     this.#meet(peer.far.members);
     this.#on.change();
+  }
+
+  #joined(peer) {
+    this.stood = true;
+    clearTimeout(peer.timer);
+    this.tell();
+    this.#on.joined(peer.name);
   }
 
   /** Who is connected to somebody we talk to belongs to the call as well. */
   #meet(members) {
     for (const name of members) {
-      if (name === this.#me || this.peers.has(name) || name > this.#me) continue;
-      if (Date.now() - (this.#left.get(name) ?? 0) < LEFT_MS) continue;
+      const hasJustLeft = Date.now() - (this.#left.get(name) ?? 0) < LEFT_MS;
+      if (!hasJustLeft) this.#left.delete(name);
+      if (hasJustLeft || name >= this.#me || this.peers.has(name)) continue;
       if (this.isFull || this.#dials === 0) return;
       this.#dials -= 1;
       this.#dial(name, { mesh: true });
     }
-    for (const name of members) {
-      if (Date.now() - (this.#left.get(name) ?? 0) >= LEFT_MS) this.#left.delete(name);
-    }
   }
 
-  #tell() {
-    const members = this.connected.filter((peer) => !peer.old).map((peer) => peer.name);
-    for (const peer of this.peers.values()) {
-      peer.tell({ ...this.#own, members });
-      peer.crowd(this.peers.size + 1);
-    }
+  /** What a member says on the data channel. */
+  #heard(peer, { state, text, bye, regroup }) {
+    if (bye === true) this.drop(peer.name, 'hangup', true);
+    if (typeof text === 'string') this.#on.text(peer.name, text);
+    if (typeof regroup?.id === 'string') this.#regroup(regroup.id.slice(0, LONGEST_ID), regroup.without);
+    if (typeof state !== 'object' || state === null) return;
+    const members = Array.isArray(state.members) ? state.members.slice(0, MOST_PEOPLE) : [];
+    peer.far = {
+      members: members.filter((name) => typeof name === 'string'),
+      muted: state.muted === true,
+      camera: state.camera === true,
+      screen: state.screen === true,
+    };
+    this.#changed(peer);
   }
 
   #takeOffer(peer, from, message) {
-    const ours = message.group === this.id;
-    if (!peer) {
-      if (!ours || this.#left.has(from) || this.isFull) return false;
-      this.accept(from, { offer: message, candidates: [] });
-      return true;
-    }
-    if (peer.dialed && !peer.met) {
-      // We called each other at once: the smaller name's offer stands.
-      if (this.#me > from) this.accept(from, { offer: message, candidates: [] });
-      return true;
-    }
-    if (peer.continuedBy(message) && this.#belongs(peer, message)) {
+    const isCrossing = peer?.dialed && !peer.met;
+    // We called each other at once: the smaller name's offer stands.
+    if (isCrossing && this.#me < from) return true;
+    if (peer && !isCrossing && peer.continuedBy(message) && this.#belongs(peer, message)) {
       peer.receive(message);
       return true;
     }
-    if (!ours) return false;
-    this.accept(from, { offer: message, candidates: [] }); // with a new connection, in the same call
+    const isLetIn = peer || !(this.#left.has(from) || this.isFull);
+    if (!isCrossing && !(message.group === this.id && isLetIn)) return false;
+    this.accept(from, { offer: message, candidates: [] });
     return true;
   }
 
@@ -235,14 +251,14 @@ export class Group {
     if (!this.#belongs(peer, message)) return false;
     if (sdpOf(message) === '') return true;
     peer.receive(message);
-    if (!peer.connected) this.#limit(peer.name, CONNECTING_MS, 'no-route');
+    if (!peer.connected) this.#limit(peer, CONNECTING_MS, 'no-route');
     return true;
   }
 
   /** Whoever answers is in another call. Alone, we join that one; else it must stay apart. */
   #adopt({ group }) {
     const alone = this.peers.size === 1;
-    if (!alone || typeof group !== 'string' || group.length > 64) return false;
+    if (!alone || typeof group !== 'string' || group.length > LONGEST_ID) return false;
     this.id = group;
     return true;
   }
@@ -255,7 +271,8 @@ export class Group {
     }
     if (!this.#belongs(peer, { group }) && !(peer.dialed && !peer.met)) return false;
     if (group !== undefined && group !== this.id) return true; // about a former call
-    this.drop(peer.name, typeof reason === 'string' ? reason : 'hangup', true);
+    if (reason === 'removed' && peer.connected) this.#on.removed(peer.name);
+    else this.drop(peer.name, typeof reason === 'string' ? reason : 'hangup', true);
     return true;
   }
 
@@ -264,20 +281,15 @@ export class Group {
     if (peer.connected) return peer.watch();
     peer.returnBy = Date.now() + RETURN_MS;
     if (peer.dialed) this.#redialSoon(peer);
-    else this.#limit(peer.name, RETURN_MS, 'gone');
+    else this.#limit(peer, RETURN_MS, 'gone');
   }
 
   #redialSoon(peer) {
-    clearTimeout(peer.redial);
-    peer.redial = setTimeout(() => this.#dial(peer.name, peer.dialed), REDIAL_MS);
+    clearTimeout(peer.timer);
+    peer.timer = setTimeout(() => this.#dial(peer.name, peer.dialed), REDIAL_MS);
   }
 
   #belongs(peer, { group }) {
     return group === this.id || (group === undefined && (peer.old || !peer.met));
   }
-}
-
-/** 128 bits that nobody can guess: who knows them was told by a member. */
-function randomId() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, '0')).join('');
 }

@@ -4,7 +4,7 @@
  * Everything that happens changes the state and calls `draw`.
  */
 
-import { Chat, LONGEST_TEXT } from './chat.js';
+import { Chat } from './chat.js';
 import { Group } from './group.js';
 import { Media } from './media.js';
 import { MAX_CANDIDATES, MAX_SDP, sdpOf } from './peer.js';
@@ -12,13 +12,8 @@ import * as people from './people.js';
 import { Ring } from './ring.js';
 import { Signaling } from './signaling.js';
 import { Stage } from './stage.js';
-import { page, render, renderDevices } from './view.js';
+import { fillPickers, page, render } from './view.js';
 import { text, translatePage } from './words.js';
-
-const NAME_KEY = 'name';
-const TOKEN_KEY = 'token';
-const CHECKED_KEY = 'checked';
-const ONLINE_KEY = 'online';
 
 const ASKING_MS = 60_000;
 const RINGING_MS = 65_000; // the caller gives up a little earlier
@@ -26,57 +21,68 @@ const RETURN_MS = 10_000; // for a caller's line to come back
 const MOST_CALLERS = 3;
 const MAX_CANDIDATE = 4_000;
 const NOTICE_MS = 8_000; // in a call, where it lies over the pictures
-const CONFIG_PAUSES_MS = [1_000, 3_000, 10_000, 30_000];
+const CONFIG_PAUSE_MS = 2_000;
+const LEVEL_MS = 100;
+const LOOK_MS = 2_000; // for somebody who is awaited
+const LONGEST_CODE = 40;
 
 // Why a call ended, or did not begin; the codes of the server and the reasons of peers.
 const ENDINGS = {
-  hangup: 'sayHungUp', busy: 'sayBusy', declined: 'sayDeclined', unable: 'sayUnable', gone: 'sayGone',
-  lost: 'sayLost', 'no-answer': 'sayNoAnswer', 'no-route': 'sayNoRoute', 'user-not-found': 'sayAbsent',
-  'user-unreachable': 'sayUnreachable', 'too-many-calls': 'sayTooManyCalls',
+  __proto__: null,
+  hangup: 'sayHungUp', busy: 'sayBusy', declined: 'sayDeclined', unable: 'sayUnable', gone: 'sayUnreachable',
+  lost: 'sayLost', removed: 'sayRemoved', 'no-answer': 'sayNoAnswer', 'no-route': 'sayNoRoute',
+  'user-not-found': 'sayAbsent', 'user-unreachable': 'sayUnreachable', 'too-many-calls': 'sayTooManyCalls',
 };
 const REFUSALS = {
+  __proto__: null,
   'name-taken': 'sayNameTaken', 'invalid-name': 'sayInvalidName', unauthorized: 'sayUnauthorized',
   'other-tab': 'sayOtherTab', 'other-tab-busy': 'sayOtherTabBusy',
 };
 
 const state = {
-  line: 'off', call: 'none',
+  line: 'off',
+  call: 'none', // follows from the rest, see `draw`
   me: null, // our name, once the server has granted it
-  name: people.recall(NAME_KEY), // the name that this device knows
-  token: '', tokenFromLink: false,
-  turnServers: [],
+  name: people.recall('name'), // the name that this device knows
+  token: '', tokenFromLink: false, turnServers: [], refusal: null,
   config: { iceServers: [], tlsPort: null, tokens: false, addresses: [] },
-  callers: new Map(), // who rings us: name → { offer, candidates, timer, quiet }
-  target: null, answering: false, confirm: false, opened: false, // while asking
-  invitation: null, loginLink: null, absent: null,
-  notice: null, panel: null, secureLink: null,
+  callers: new Map(), // who rings us: name → { offer, candidates, timer }
+  asking: null, // while camera and microphone are opened: { name, answering, confirm, opened }
+  invitation: null, loginLink: null, callOnceOnline: false,
+  absent: null, // whom we called in vain: { name, isAwaited, isProbed }
+  notice: null, panel: null,
 };
 
 let group = null;
-let attempt = null; // at opening camera and microphone
 let noticeTimer;
 
 const media = new Media(onMedia, onDeviceGone);
 const ring = new Ring(draw);
 const stage = new Stage(page.stage);
 const chat = new Chat(page);
-const awaited = new people.Awaited((name) => signaling.send('candidate', name, { candidate: null }), onBack);
-const signaling = new Signaling(socketUrl(), {
+const signaling = new Signaling(new URL('.', location.href).href.replace(/^http/, 'ws'), {
   online: onOnline, lost: onLost, refused: onRefused, message: onMessage,
   busy: () => group !== null,
-  unsettled: () => !['none', 'talking'].includes(state.call),
+  unsettled: () => !['none', 'talking'].includes(callState()),
 });
 
+function callState() {
+  if (group?.stood) return 'talking';
+  if (group) return group.all.some(({ met }) => met) ? 'connecting' : 'calling';
+  if (state.asking) return 'asking';
+  return state.callers.size > 0 ? 'ringing' : 'none';
+}
+
 function draw() {
-  const { call, callers } = state;
-  if (group) state.call = group.stood ? 'talking' : [...group.peers.values()].some(({ met }) => met) ? 'connecting' : 'calling';
-  else if (call !== 'asking') state.call = callers.size > 0 ? 'ringing' : 'none';
-  const names = [...callers.keys()].filter((name) => !callers.get(name).quiet);
-  if (names.length > 0) ring.start(text('isCalling', { name: names.at(-1) }));
+  state.call = callState();
+  const caller = [...state.callers.keys()].at(-1);
+  const [other] = group?.connected ?? [];
+  if (caller) ring.start(text('isCalling', { name: caller }));
   else ring.stop();
-  ring.setTitle(group?.stood && group.connected.length > 0 ? text('inCallWith', { name: group.connected[0].name }) : text('title'));
+  if (caller) document.title = text('isCalling', { name: caller });
+  else document.title = other ? text('inCallWith', { name: other.name }) : text('title');
   ring.stayAwake(group !== null);
-  render(state, { media, ring, stage, group, chat, awaited });
+  render(state, { media, ring, stage, group, chat });
 }
 
 function say(key, values = {}) {
@@ -90,62 +96,58 @@ function say(key, values = {}) {
 
 function goOnline(name, token = '', tokenFromLink = false) {
   Object.assign(state, { line: 'connecting', me: null, token, tokenFromLink });
+  Object.assign(state, { loginLink: null, callOnceOnline: false });
   say('sayGoingOnline');
-  signaling.goOnline(name, token, name === people.recall(NAME_KEY));
+  signaling.goOnline(name, token, name === people.recall('name'));
 }
 
 function submitLogin() {
   const name = people.cleanName(page.name.value);
   if (name === '') return say('sayNoName');
-  state.loginLink = null;
   goOnline(name, page.token.value.trim());
+  state.callOnceOnline = state.invitation !== null;
 }
 
 function onOnline(name, turnServers) {
   const isNew = state.me === null;
   Object.assign(state, { line: 'online', me: name, name, turnServers });
-  people.remember(NAME_KEY, name);
-  people.remember(ONLINE_KEY, '1', true);
-  if (isNew && !state.tokenFromLink) people.remember(TOKEN_KEY, page.keepToken.checked ? state.token : '');
+  people.remember('name', name);
+  people.remember('online', '1', true);
+  if (isNew && !state.tokenFromLink) people.remember('token', page.keepToken.checked ? state.token : '');
   group?.lineIsBack();
   if (group) return say(null);
-  const { invitation } = state;
   say('sayOnline', { name });
-  if (isNew && invitation && page.loginView.dataset.pressed) dial(invitation);
-  delete page.loginView.dataset.pressed;
+  if (state.callOnceOnline) dial(state.invitation);
+  state.callOnceOnline = false;
 }
 
-function onLost(reason) {
+function onLost() {
   state.line = 'connecting';
-  if (reason) say('sayClosed', { name: reason });
-  else if (group?.stood) say('sayLineLostInCall');
-  else say(state.me === null ? 'sayNoServer' : 'sayLineLost');
+  if (group?.stood) say('sayLineLostInCall');
+  else say('sayNoServer');
 }
 
 /** A call that stands goes on: it is between the browsers. */
 function onRefused(reason) {
-  const goesOn = group?.stood;
   const refusal = REFUSALS[reason] ?? 'sayRefused';
   if (reason === 'unauthorized') {
     state.config.tokens = true;
-    if (state.token === people.recall(TOKEN_KEY)) people.remember(TOKEN_KEY, '');
+    if (state.token === people.recall('token')) people.remember('token', '');
     page.token.value = '';
   }
   goOffline(refusal);
-  if (goesOn) {
-    state.afterwards = refusal;
-    say('sayRefusedInCall');
-  }
+  if (!group) return;
+  state.refusal = refusal; // said again after the call
+  say('sayRefusedInCall');
 }
 
 function goOffline(words = 'sayOffline') {
-  if (group && !group.stood) endCall();
-  if (state.call === 'asking') stopAsking();
-  for (const name of [...state.callers.keys()]) forget(name);
+  if (group && !group.stood) endCall(null);
+  stopAsking();
+  for (const name of state.callers.keys()) forget(name);
   signaling.goOffline();
-  awaited.stop();
-  people.remember(ONLINE_KEY, '', true);
-  Object.assign(state, { line: 'off', me: null, tokenFromLink: false });
+  people.remember('online', '', true);
+  Object.assign(state, { line: 'off', me: null, tokenFromLink: false, absent: null });
   page.name.value = state.name;
   say(words);
 }
@@ -154,14 +156,13 @@ function onMessage(message) {
   if (message.fromUser === undefined) return onServerError(message);
   const from = String(message.fromUser);
   const size = message.signalType === 'candidate' ? JSON.stringify(message.candidate ?? '').length : 0;
-  if (from === '' || from.length > people.MAX_NAME || size > MAX_CANDIDATE || sdpOf(message).length > MAX_SDP) return;
+  if (from.length > people.MAX_NAME || size > MAX_CANDIDATE || sdpOf(message).length > MAX_SDP) return;
   if (group?.receive(from, message)) return draw();
   const caller = state.callers.get(from);
-  const isTheirs = caller && caller.offer.group === message.group;
   if (message.signalType === 'offer') onOffer(from, message);
   else if (message.signalType === 'leave' && caller) onCallerLeft(from, caller, message);
-  else if (message.signalType === 'candidate' && isTheirs && caller.candidates.length < MAX_CANDIDATES) {
-    caller.candidates.push(message);
+  else if (message.signalType === 'candidate' && caller && caller.offer.group === message.group) {
+    if (caller.candidates.length < MAX_CANDIDATES) caller.candidates.push(message);
   }
 }
 
@@ -169,10 +170,11 @@ function onMessage(message) {
 function onServerError({ type, code, signalType, toUser }) {
   if (type !== 'error') return;
   const name = String(toUser);
-  if (code === 'user-not-found') awaited.isAbsent(name);
+  if (code === 'user-not-found' && state.absent?.name === name) state.absent.isProbed = false;
   group?.undelivered(name, signalType, code);
-  if (!(code in ENDINGS) && code !== 'rate-limited' && signalType !== 'candidate') say('sayServerError', { name: String(code).slice(0, 40) });
-  draw();
+  const isPlain = code in ENDINGS || code === 'rate-limited' || signalType === 'candidate';
+  if (isPlain) draw();
+  else say('sayServerError', { name: String(code).slice(0, LONGEST_CODE) });
 }
 
 // --- being called ---------------------------------------------------------------------------
@@ -187,15 +189,14 @@ function onOffer(from, offer) {
   }
   if (group?.peers.has(from)) group.drop(from, 'lost'); // they have lost the call that we had
   if (people.isNotNow(from)) return turnAway(from, offer, 'declined');
-  const isFull = group && (group.isFull || offer.size > 1);
-  const isCrossing = state.call === 'asking' && state.target === from;
-  if (!known && (isFull || callers.size >= MOST_CALLERS || !(isCrossing || people.mayRing()))) {
+  const isFull = callers.size >= MOST_CALLERS || (group && (group.isFull || offer.size > 1));
+  if (!known && (isFull || !people.rings.take())) {
     people.missedCall(from);
     turnAway(from, offer, 'busy');
     return draw();
   }
   clearTimeout(known?.timer);
-  callers.set(from, { offer, candidates: [], quiet: isCrossing });
+  callers.set(from, { offer, candidates: [] });
   expectCaller(from, RINGING_MS);
   draw();
 }
@@ -207,47 +208,44 @@ function expectCaller(name, ms) {
 }
 
 /** Without a reason it is the server's: the caller's line is away, and may come back. */
-function onCallerLeft(name, caller, { group: id, reason }) {
-  if (id !== undefined && id !== caller.offer.group) return;
-  if (reason === undefined && id === undefined && caller.offer.group !== undefined) return expectCaller(name, RETURN_MS);
-  callerIsGone(name);
+function onCallerLeft(name, { offer }, { group: id, reason }) {
+  if (id !== undefined && id !== offer.group) return;
+  if (reason === undefined && id === undefined && offer.group !== undefined) expectCaller(name, RETURN_MS);
+  else callerIsGone(name);
 }
 
 function callerIsGone(name) {
-  const { quiet } = state.callers.get(name);
   forget(name);
-  if (!quiet) people.missedCall(name);
-  const wasAnswering = state.call === 'asking' && state.answering && state.target === name;
-  if (wasAnswering) stopAsking();
-  if (!quiet) say('sayMissed', { name });
+  people.missedCall(name);
+  say('sayMissed', { name });
 }
 
 function forget(name) {
-  clearTimeout(state.callers.get(name)?.timer);
+  const caller = state.callers.get(name);
+  clearTimeout(caller?.timer);
   state.callers.delete(name);
+  if (state.asking?.answering && state.asking.name === name) stopAsking();
+  return caller;
 }
 
 function answer(name, withCamera) {
+  if (!state.callers.has(name)) return;
   if (!group) return ask(name, { withCamera, answering: true });
-  const caller = state.callers.get(name);
-  forget(name);
   people.called(name);
-  group.accept(name, caller);
+  group.accept(name, forget(name));
   draw();
 }
 
 function decline(name) {
-  const { offer } = state.callers.get(name);
-  if (state.target === name && state.answering) stopAsking();
-  forget(name);
+  if (!state.callers.has(name)) return;
   people.sayNotNow(name);
-  turnAway(name, offer, 'declined');
+  turnAway(name, forget(name).offer, 'declined');
   say('sayNotNow', { name });
 }
 
 /** Tells a caller why there is no call, unless so many call that it would use up our message rate. */
 function turnAway(name, offer, reason) {
-  if (people.mayTurnAway()) signaling.send('leave', name, { reason, group: offer.group });
+  if (people.refusals.take()) signaling.send('leave', name, { reason, group: offer.group });
 }
 
 // --- calling --------------------------------------------------------------------------------
@@ -256,157 +254,139 @@ function dial(typed) {
   const name = people.cleanName(typed);
   if (name === '') return say('sayNoName');
   if (name === state.me) return say('sayOwnName');
-  if (!signaling.isOnline) return say('sayNoLine');
-  if (state.callers.has(name) && state.call !== 'asking') return answer(name, true);
+  if (!signaling.isOnline) return say('sayNoServer');
+  if (state.callers.has(name) && !state.asking) return answer(name, true);
   people.forgiveNotNow(name);
-  awaited.stop();
   state.absent = null;
   if (state.invitation === name) state.invitation = null;
-  if (!group) return ask(name, { confirm: people.recall(CHECKED_KEY) === '' });
+  if (!group) return ask(name, { confirm: people.recall('checked') === '' });
   if (group.isFull) return say('sayFull');
   if (!group.peers.has(name)) group.invite(name);
   people.called(name);
   state.panel = null;
-  say('sayInvited', { name });
+  say('calling', { name });
 }
 
 /** Opens camera and microphone, then goes on. Without a name it is for the user to look at. */
 async function ask(name, { withCamera = media.wantsCamera, answering = false, confirm = false }) {
-  const mine = attempt = {};
-  Object.assign(state, { call: 'asking', target: name, answering, confirm, opened: false, notice: null });
-  const limit = setTimeout(() => mine === attempt && giveUpAsking('sayAskedTooLong'), ASKING_MS);
+  const asking = { name, answering, confirm, opened: false };
+  Object.assign(state, { asking, notice: null });
+  const limit = setTimeout(() => asking === state.asking && giveUpAsking('sayAskedTooLong'), ASKING_MS);
   draw();
-  const opened = await media.open(withCamera);
+  const mayGoOn = await media.open(withCamera);
   clearTimeout(limit);
-  if (mine !== attempt) return;
-  if (!opened) return giveUpAsking(navigator.mediaDevices ? 'sayBlocked' : 'sayInsecure');
-  state.opened = true;
-  if (confirm) return draw();
-  begin();
+  if (asking !== state.asking) return;
+  if (!mayGoOn) return giveUpAsking(navigator.mediaDevices ? 'sayBlocked' : 'sayInsecure');
+  asking.opened = true;
+  if (confirm) draw();
+  else begin();
 }
 
 function begin() {
-  const { target: name } = state;
-  people.remember(CHECKED_KEY, '1');
+  const { name, answering } = state.asking;
+  people.remember('checked', '1');
   if (name === null) return cancel();
-  if (!state.answering && !signaling.isOnline) return giveUpAsking('sayNoLine');
-  attempt = null;
-  const caller = state.callers.get(name);
+  if (!answering && !signaling.isOnline) return giveUpAsking('sayNoServer');
   const { iceServers } = state.config;
   group = new Group({
     me: state.me,
-    media: media.tracks,
-    own: media.own,
+    media,
     configuration: {
       iceServers: [...(Array.isArray(iceServers) ? iceServers : []), ...state.turnServers],
       // For whoever wants to see that the TURN server works: no other way is taken.
       iceTransportPolicy: people.linkFields().has('relay') ? 'relay' : 'all',
     },
     send: (signalType, toUser, fields) => signaling.send(signalType, toUser, fields),
-    on: { change: onGroupChange, joined: onJoined, gone: onGone, text: onText },
+    on: { change: onGroupChange, joined: onJoined, gone: onGone, removed: onRemoved, text: onText },
   });
-  Object.assign(state, { call: 'calling', target: null, panel: null });
+  state.asking = null;
   people.called(name);
-  if (caller) {
-    forget(name);
-    if (typeof caller.offer.group === 'string') group.id = caller.offer.group.slice(0, 64);
-    group.accept(name, caller);
-  } else {
-    group.invite(name);
-  }
+  const caller = forget(name);
+  if (typeof caller?.offer.group === 'string') group.id = caller.offer.group;
+  if (caller) group.accept(name, caller);
+  else group.invite(name);
   say(null);
   onMedia();
 }
 
 function giveUpAsking(words) {
-  const { target, answering } = state;
-  const caller = state.callers.get(target);
-  if (caller) {
-    forget(target);
-    turnAway(target, caller.offer, 'unable');
-    if (!answering) people.missedCall(target);
-  }
+  const { name } = state.asking;
+  const caller = forget(name);
+  if (caller) turnAway(name, caller.offer, 'unable');
   stopAsking();
   say(words);
 }
 
 function stopAsking() {
-  attempt = null;
-  Object.assign(state, { call: 'none', target: null, answering: false, opened: false });
+  if (!state.asking) return;
+  state.asking = null;
   media.close();
 }
 
 function cancel() {
-  const caller = state.callers.get(state.target);
-  if (caller) caller.quiet = false;
-  const wasCheck = state.target === null;
   stopAsking();
-  say(wasCheck || caller ? null : 'sayCancelled');
+  say(null);
 }
 
 // --- in a call ------------------------------------------------------------------------------
 
 function onGroupChange() {
-  const poor = group?.connected.find((peer) => peer.poor && !peer.interrupted);
-  if (poor && !poor.toldPoor) {
-    poor.toldPoor = true;
-    return say('sayPoor', { name: poor.name });
-  }
-  draw();
+  const poor = group?.connected.find((peer) => peer.poor && !peer.interrupted && !peer.toldPoor);
+  if (!poor) return draw();
+  poor.toldPoor = true;
+  say('sayPoor', { name: poor.name });
 }
 
 function onJoined(name) {
   people.called(name);
-  if (group.connected.length > 1) say('sayJoined', { name });
-  else say(missingDevice());
-}
-
-function missingDevice() {
+  if (group.connected.length > 1) return say('sayJoined', { name });
   const { audio, video } = media.problems;
-  if (audio && video) return 'sayNoDevices';
-  if (audio) return audio === 'missing' ? 'sayNoMicrophone' : 'sayMicrophoneBlocked';
-  if (video) return video === 'missing' ? 'sayNoCamera' : 'sayCameraBlocked';
-  return null;
+  if (audio && video) say('sayNoDevices');
+  else if (audio) say('sayNoMicrophone');
+  else say(video ? 'sayNoCamera' : null);
 }
 
-function onGone(peer, why) {
-  const { name, counted } = peer;
+function onGone({ name, connected, dialed }, why) {
   const words = ENDINGS[why] ?? 'sayHungUp';
   if (group.peers.size === 0) {
-    endCall();
-    if (why === 'user-not-found') state.absent = name;
-    if (state.afterwards) say(state.afterwards);
-    else say(why === 'user-not-found' ? null : words, { name });
-    state.afterwards = null;
-  } else if (counted) {
-    say(why === 'hangup' ? 'sayLeft' : words, { name });
-  } else if (peer.dialed && !peer.dialed.mesh) {
-    say(words, { name });
+    if (why === 'user-not-found') state.absent = { name, isAwaited: false, isProbed: false };
+    endCall(state.absent ? null : words, { name });
+  } else if (connected || (dialed && !dialed.mesh)) {
+    say(connected && why === 'hangup' ? 'sayLeft' : words, { name });
   } else {
     draw();
   }
 }
 
-function hangUp() {
-  const name = [...group.peers.keys()][0] ?? '';
-  group.leave();
-  endCall();
-  say(state.afterwards ?? 'sayYouHungUp', { name });
-  state.afterwards = null;
+/** By that person. */
+function onRemoved(name) {
+  endCall('sayYouWereRemoved', { name });
 }
 
-function endCall() {
+function hangUp() {
+  endCall('sayYouHungUp');
+}
+
+function remove(name) {
+  if (confirm(text('removeSure', { name }))) group?.remove(name);
+}
+
+/** Says why, or what the server has said meanwhile. */
+function endCall(words, values) {
+  group.leave();
   group = null;
+  state.panel = null;
   media.close();
   chat.clear();
   stage.clear();
-  Object.assign(state, { call: 'none', panel: null });
   if (document.fullscreenElement) document.exitFullscreen();
   if (document.pictureInPictureElement) document.exitPictureInPicture();
+  say(state.refusal ?? words, values);
+  state.refusal = null;
 }
 
 function onText(name, line) {
-  if (!chat.add(name, line.slice(0, LONGEST_TEXT))) return;
+  if (!chat.add(name, line)) return;
   if (state.panel !== 'chat') chat.unread += 1;
   draw();
 }
@@ -428,16 +408,21 @@ function togglePanel(name) {
 }
 
 function onMedia() {
-  group?.use(media.tracks, media.own);
-  renderDevices(media).then(draw);
+  group?.tell();
+  fillPickers(media).then(draw);
   draw();
 }
 
-function onDeviceGone(slot, isReplaced) {
-  if (!group && state.call !== 'asking') return;
-  if (slot === 'screen') return say('sayScreenEnded');
-  const words = { audio: ['sayMicrophoneGone', 'sayMicrophoneReplaced'], camera: ['sayCameraGone', 'sayCameraReplaced'] };
-  say(words[slot][Number(isReplaced)]);
+function onDeviceGone(kind, isReplaced) {
+  if (!group && !state.asking) return;
+  if (kind === 'screen') say('sayScreenEnded');
+  else if (isReplaced) say('sayDeviceReplaced');
+  else say(kind === 'audio' ? 'sayMicrophoneGone' : 'sayCameraGone');
+}
+
+function toggleFullscreen() {
+  if (document.fullscreenElement) document.exitFullscreen();
+  else document.documentElement.requestFullscreen();
 }
 
 // --- links ----------------------------------------------------------------------------------
@@ -464,9 +449,8 @@ function followLink() {
 
 function followInvitation() {
   const { loginLink, invitation } = state;
-  if (!loginLink) return dial(invitation);
-  state.loginLink = null;
-  goOnline(loginLink.user, loginLink.token, true);
+  if (loginLink) goOnline(loginLink.user, loginLink.token, true);
+  else dial(invitation);
 }
 
 function dropInvitation() {
@@ -475,131 +459,119 @@ function dropInvitation() {
   draw();
 }
 
-function onBack(name) {
-  if (state.call === 'none' && signaling.isOnline) dial(name);
-  else draw();
+/**
+ * Looks whether somebody who is awaited is there, without ringing: a candidate that belongs to no call is
+ * ignored by everybody, but the server says when it cannot be delivered.
+ */
+function lookForAbsent() {
+  const { absent } = state;
+  if (!absent?.isAwaited || group || state.asking) return;
+  if (absent.isProbed) dial(absent.name); // the server has not said so since the last look
+  else absent.isProbed = signaling.send('candidate', absent.name, { candidate: null });
 }
 
 async function copyLink() {
   page.link.select();
   try {
     await navigator.clipboard.writeText(page.link.value);
+    say('sayLinkCopied');
   } catch {
-    if (!document.execCommand('copy')) return say('saySelected');
+    say('saySelected');
   }
-  say('sayLinkCopied');
 }
 
-function sayInsecure() {
-  const { tlsPort } = state.config;
-  if (tlsPort !== null && !state.secureLink) {
-    const link = state.secureLink = document.createElement('a');
-    link.href = `https://${location.hostname}:${tlsPort}${location.pathname}${location.hash}`;
-    link.textContent = text('openSecure', { host: link.host });
-  }
-  say('sayInsecure');
+function rememberToken() {
+  people.remember('token', state.token);
+  page.keepToken.checked = true;
+  state.tokenFromLink = false;
+  say('sayRemembered');
 }
 
 // --- the beginning --------------------------------------------------------------------------
 
-async function loadConfig(tries = 0) {
+async function loadConfig() {
   try {
     const answer = await fetch('config.json');
     Object.assign(state.config, await answer.json());
   } catch {
-    const pause = CONFIG_PAUSES_MS[Math.min(tries, CONFIG_PAUSES_MS.length - 1)];
-    return setTimeout(() => loadConfig(tries + 1), pause);
+    return setTimeout(loadConfig, CONFIG_PAUSE_MS);
   }
-  if (!navigator.mediaDevices) return sayInsecure();
-  draw();
+  if (navigator.mediaDevices) draw();
+  else say('sayInsecure');
 }
 
-function socketUrl() {
-  const url = new URL('.', location.href);
-  url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
-  url.hash = '';
-  return url.href;
-}
+/** What a button does, by its `data-action` or else its id. */
+const actions = {
+  __proto__: null,
+  followInvitation, dropInvitation, copyLink, rememberToken, begin, cancel, hangUp, remove,
+  call: dial,
+  answer: (name) => answer(name, media.wantsCamera),
+  answerWithoutCamera: (name) => answer(name, false),
+  letIn: (name) => answer(name),
+  notNow: decline,
+  await: () => { state.absent.isAwaited = !state.absent.isAwaited; draw(); },
+  clearPeople: () => { people.clearPeople(); draw(); },
+  forgetToken: () => { state.tokenFromLink = false; draw(); },
+  shareLink: () => navigator.share({ url: page.link.value, title: text('title') }).catch(() => {}),
+  unlock: () => ring.unlock(),
+  notify: () => ring.askToNotify(),
+  check: () => ask(null, { confirm: true }),
+  goOffline: () => goOffline(),
+  mute: () => media.mute(!media.muted),
+  cameraOff: () => media.setCamera(!media.video),
+  share: () => (media.screen ? media.stopSharing() : media.share()),
+  flip: () => media.flip(),
+  fullscreen: toggleFullscreen,
+  pip: () => stage.pictureInPicture(),
+  add: () => togglePanel('add'),
+  chat: () => togglePanel('chat'),
+  more: () => togglePanel('more'),
+  closePanel: () => togglePanel(state.panel),
+};
 
-function on(element, event, action) {
-  element.addEventListener(event, (e) => {
-    e.preventDefault();
-    action(e);
-  });
-}
+/** What a form does. */
+const submissions = {
+  login: submitLogin,
+  dial: () => dial(page.callee.value),
+  addForm: () => { dial(page.addName.value); page.addName.value = ''; },
+  chatForm: sendText,
+};
 
-on(page.login, 'submit', () => { page.loginView.dataset.pressed = '1'; submitLogin(); });
-on(page.dial, 'submit', () => dial(page.callee.value));
-on(page.addForm, 'submit', () => { dial(page.addName.value); page.addName.value = ''; });
-on(page.chatForm, 'submit', sendText);
-on(page.followInvitation, 'click', followInvitation);
-on(page.dropInvitation, 'click', dropInvitation);
-on(page.copyLink, 'click', copyLink);
-on(page.shareLink, 'click', () => navigator.share({ url: page.link.value, title: text('title') }).catch(() => {}));
-on(page.clearPeople, 'click', () => { people.clearPeople(); draw(); });
-on(page.rememberToken, 'click', () => { people.remember(TOKEN_KEY, state.token); page.keepToken.checked = true; state.tokenFromLink = false; say('sayRemembered'); });
-on(page.forgetToken, 'click', () => { state.tokenFromLink = false; draw(); });
-on(page.unlock, 'click', () => ring.unlock().then(draw));
-on(page.notify, 'click', () => ring.askToNotify());
-on(page.check, 'click', () => ask(null, { confirm: true }));
-on(page.goOffline, 'click', () => goOffline());
-on(page.begin, 'click', begin);
-on(page.cancel, 'click', cancel);
-on(page.mute, 'click', () => media.mute(!media.muted));
-on(page.cameraOff, 'click', () => media.setCamera(!media.camera));
-on(page.share, 'click', () => (media.screen ? media.stopSharing() : media.share()));
-on(page.flip, 'click', () => media.flip());
-on(page.fullscreen, 'click', () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()));
-on(page.pip, 'click', () => stage.pictureInPicture());
-on(page.hangUp, 'click', hangUp);
-on(page.closePanel, 'click', () => togglePanel(state.panel));
-for (const name of ['add', 'chat', 'more']) on(page[name], 'click', () => togglePanel(name));
-for (const place of [page.peopleList, page.addList]) {
-  on(place, 'click', ({ target }) => { const name = target.closest('[data-call]')?.dataset.call; if (name) dial(name); });
-}
-on(page.awaited, 'click', ({ target }) => {
-  const action = target.closest('[data-action]')?.dataset.action;
-  if (action === 'wait') awaited.start(state.absent);
-  if (action === 'stopWaiting') awaited.stop();
-  if (action) state.absent = null;
-  draw();
+addEventListener('click', ({ target }) => {
+  const button = target.closest?.('button[type="button"]');
+  if (button) actions[button.dataset.action ?? button.id]?.(button.dataset.name);
 });
-on(page.callers, 'click', ({ target }) => {
-  const { action, name } = target.closest('[data-action]')?.dataset ?? {};
-  if (!state.callers.has(name)) return;
-  if (action === 'notNow') decline(name);
-  else answer(name, action === 'answer' && media.wantsCamera);
+addEventListener('submit', (event) => {
+  event.preventDefault();
+  submissions[event.target.id]();
 });
-on(page.microphone, 'change', () => media.choose('audio', page.microphone.value));
-on(page.camera, 'change', () => media.choose('video', page.camera.value));
-on(page.speaker, 'change', () => { media.choose('output', page.speaker.value); stage.setOutput(page.speaker.value); });
-on(page.audioOnly, 'change', () => media.setCamera(!page.audioOnly.checked));
-document.addEventListener('fullscreenchange', draw);
 addEventListener('keydown', ({ key }) => { if (key === 'Escape' && state.panel) togglePanel(state.panel); });
+page.microphone.onchange = () => media.choose('audio', page.microphone.value);
+page.camera.onchange = () => media.choose('video', page.camera.value);
+page.speaker.onchange = () => {
+  media.choose('output', page.speaker.value);
+  stage.setOutput(page.speaker.value);
+};
+page.audioOnly.onchange = () => media.setCamera(!page.audioOnly.checked);
+document.addEventListener('fullscreenchange', draw);
 addEventListener('hashchange', followLink);
 addEventListener('pagehide', () => {
   group?.leave();
   for (const [name, { offer }] of state.callers) turnAway(name, offer, 'hangup');
 });
-setInterval(() => { if (!page.devices.hidden && page.devices.offsetParent) page.level.value = media.level(); }, 100);
+setInterval(lookForAbsent, LOOK_MS);
+setInterval(() => { if (page.devices.offsetParent) page.level.value = media.level(); }, LEVEL_MS);
 
 translatePage();
-page.callee.placeholder = page.addName.placeholder = text('nameHint');
-page.chatText.setAttribute('aria-label', text('chatText'));
-page.chatText.placeholder = text('chatText');
-page.controls.setAttribute('aria-label', text('controls'));
-page.closePanel.setAttribute('aria-label', text('close'));
-page.chatList.setAttribute('aria-label', text('chatTitle'));
 page.name.value = state.name;
-page.token.value = people.recall(TOKEN_KEY);
+page.token.value = people.recall('token');
 page.keepToken.checked = page.token.value !== '';
-draw();
+followLink();
 loadConfig().then(start);
 
 /** A page that is loaded again goes online by itself, if it still can. */
 function start() {
-  followLink();
-  if (state.line !== 'off' || state.loginLink || people.recall(ONLINE_KEY, true) === '') return;
+  if (state.line !== 'off' || state.loginLink || people.recall('online', true) === '') return;
   if (state.config.tokens && page.token.value === '') return say('sayTokenAgain');
   if (state.name) goOnline(state.name, page.token.value);
 }

@@ -1,22 +1,23 @@
 /*
  * Our own camera, microphone and screen: opened with fallbacks, chosen, switched, and noticed when they end.
  *
- * The tracks in use are `audio`, `camera` and `screen`, each a track or null. A camera that is off is
- * closed, so that its light goes off; a muted microphone stays open and sends silence.
+ * The tracks in use are `audio`, `video` (the camera) and `screen`, each a track or null. A camera that is
+ * off is closed, so that its light goes off; a muted microphone stays open and sends silence.
  */
 
 const NOT_THERE = ['NotFoundError', 'NotReadableError', 'OverconstrainedError', 'AbortError'];
 const PICTURE = { width: { ideal: 1280 }, height: { ideal: 720 } };
 
 export class Media {
-  audio = null; camera = null; screen = null;
+  audio = null; video = null; screen = null;
   muted = false;
   /** Why there is no microphone or camera: '', 'refused' or 'missing'. */
   problems = { audio: '', video: '' };
   /** The user's choices. They outlive a call, not the page. */
   chosen = { audio: '', video: '', output: '' };
   wantsCamera = true;
-  stream = new MediaStream(); // for our own picture
+  /** Our own picture, as the others see it. */
+  stream = new MediaStream();
   #facing = 'user'; #onChange; #onEnded; #opening = 0; #context = null; #meter = null;
 
   /** `onChange()` when tracks have changed; `onEnded(kind)` when a device or a shared screen has gone. */
@@ -27,17 +28,17 @@ export class Media {
   }
 
   get isOpen() {
-    return this.audio !== null || this.camera !== null;
+    return this.audio !== null || this.video !== null;
   }
 
-  /** What a peer is sent. */
+  /** What the others are sent. */
   get tracks() {
-    return { audio: this.audio, video: this.screen ?? this.camera, screen: this.screen !== null };
+    return { audio: this.audio, video: this.screen ?? this.video };
   }
 
   /** What the others are told. */
   get own() {
-    return { muted: this.muted || !this.audio, camera: this.camera !== null, screen: this.screen !== null };
+    return { muted: this.muted || !this.audio, camera: this.video !== null, screen: this.screen !== null };
   }
 
   get canShareScreen() {
@@ -55,18 +56,15 @@ export class Media {
     this.wantsCamera = withCamera;
     this.problems = { audio: '', video: '' };
     const wishes = withCamera ? [['audio', 'video'], ['audio'], ['video']] : [['audio']];
-    let stream = null;
     for (const kinds of wishes) {
-      stream = await this.#get(kinds);
-      if (stream || opening !== this.#opening) break;
+      const tracks = await this.#get(kinds);
+      if (opening !== this.#opening) {
+        for (const track of tracks) track.stop();
+        return false;
+      }
+      for (const track of tracks) this.#put(track.kind, track);
+      if (tracks.length > 0) break;
     }
-    if (opening !== this.#opening) {
-      stream?.getTracks().forEach((track) => track.stop());
-      return false;
-    }
-    for (const track of stream?.getTracks() ?? []) this.#take(track);
-    if (this.audio) this.problems.audio = '';
-    if (this.camera) this.problems.video = '';
     this.#onChange();
     // Nothing at all to send is no reason not to watch and listen; a refusal is the user's word.
     return this.isOpen || !Object.values(this.problems).includes('refused');
@@ -85,33 +83,30 @@ export class Media {
 
   async setCamera(on) {
     this.wantsCamera = on;
-    if (on) await this.#reopen('video');
-    else this.#put('camera', null);
+    if (on) return this.#reopen('video');
+    this.#put('video', null);
+    this.#onChange();
   }
 
   async choose(kind, deviceId) {
     this.chosen[kind] = deviceId;
     if (kind !== 'output') await this.#reopen(kind);
-    this.#onChange();
   }
 
-  /** The other camera of a phone: by its facing, or else the next one in the list. */
+  /** Where the camera of a phone looks: 'user' or 'environment'. Others do not say. */
+  get facing() {
+    return this.video?.getSettings().facingMode;
+  }
+
+  /** The other camera of a phone. */
   async flip() {
-    const { cameras } = await this.devices();
-    const facing = this.camera?.getSettings().facingMode;
-    if (facing) {
-      this.#facing = facing === 'user' ? 'environment' : 'user';
-      this.chosen.video = '';
-    } else {
-      const now = cameras.findIndex(({ deviceId }) => deviceId === this.camera?.getSettings().deviceId);
-      this.chosen.video = cameras[(now + 1) % cameras.length]?.deviceId ?? '';
-    }
-    await this.#reopen('video');
+    this.#facing = this.facing === 'user' ? 'environment' : 'user';
+    await this.choose('video', '');
   }
 
   /** Our own picture is shown as in a mirror, unless the camera looks away from us. */
   get isMirrored() {
-    return this.camera?.getSettings().facingMode !== 'environment';
+    return !this.screen && this.facing !== 'environment';
   }
 
   async share() {
@@ -119,7 +114,7 @@ export class Media {
       const stream = await navigator.mediaDevices.getDisplayMedia({ video: true });
       const [track] = stream.getVideoTracks();
       track.contentHint = 'detail';
-      this.#take(track, 'screen');
+      this.#put('screen', track);
       this.#onChange();
     } catch (error) {
       console.debug('screen:', error); // the user chose none
@@ -128,6 +123,7 @@ export class Media {
 
   stopSharing() {
     this.#put('screen', null);
+    this.#onChange();
   }
 
   async devices() {
@@ -158,69 +154,63 @@ export class Media {
       if (!this.chosen.video) wish.video.facingMode = { ideal: this.#facing };
     }
     try {
-      return await navigator.mediaDevices.getUserMedia(wish);
+      const stream = await navigator.mediaDevices.getUserMedia(wish);
+      return stream.getTracks();
     } catch (error) {
+      const isMissing = NOT_THERE.includes(error.name);
       const chosen = kinds.filter((kind) => this.chosen[kind]);
-      if (chosen.length > 0 && NOT_THERE.includes(error.name)) { // it was unplugged since
-        for (const kind of chosen) this.chosen[kind] = '';
-        return this.#get(kinds);
-      }
-      const problem = NOT_THERE.includes(error.name) ? 'missing' : 'refused';
-      for (const kind of kinds) this.problems[kind] = problem;
-      return null;
+      for (const kind of kinds) this.problems[kind] = isMissing ? 'missing' : 'refused';
+      if (!isMissing || chosen.length === 0) return [];
+      for (const kind of chosen) this.chosen[kind] = ''; // it was unplugged since
+      return this.#get(kinds);
     }
   }
 
   /** Another device of the kind. A phone opens its second camera only when the first one is closed. */
   async #reopen(kind) {
-    const slot = kind === 'audio' ? 'audio' : 'camera';
     const opening = this.#opening;
-    this[slot]?.stop();
-    const stream = await this.#get([kind]);
-    const [track] = stream?.getTracks() ?? [];
-    const wanted = opening === this.#opening && (kind === 'audio' || this.wantsCamera);
-    if (!wanted) return track?.stop();
-    if (track) this.problems[kind] = '';
-    this.#put(slot, null, false);
-    if (track) this.#take(track);
+    this[kind]?.stop();
+    const [track = null] = await this.#get([kind]);
+    const isWanted = opening === this.#opening && (kind === 'audio' || this.wantsCamera);
+    if (!isWanted) return track?.stop();
+    this.#put(kind, track);
     this.#onChange();
   }
 
-  #take(track, slot = track.kind === 'audio' ? 'audio' : 'camera') {
-    this.#put(slot, track, false);
-    if (slot === 'audio') track.enabled = !this.muted;
-    track.onended = () => this.#ended(slot);
-  }
-
-  #put(slot, track, tell = true) {
-    const former = this[slot];
+  #put(kind, track) {
+    const former = this[kind];
     if (former) former.onended = null;
     former?.stop();
-    this[slot] = track;
-    if (former) this.stream.removeTrack(former);
-    if (track && slot === 'camera') this.stream.addTrack(track);
-    if (tell) this.#onChange();
+    this[kind] = track;
+    if (track) {
+      this.problems[kind] = '';
+      track.onended = () => this.#ended(kind);
+    }
+    if (track && kind === 'audio') track.enabled = !this.muted;
+    const picture = this.screen ?? this.video;
+    for (const shown of this.stream.getTracks()) this.stream.removeTrack(shown);
+    if (picture) this.stream.addTrack(picture);
   }
 
   /** Unplugged, or the lid was closed: another device of the kind takes its place, if there is one. */
-  async #ended(slot) {
-    this.#put(slot, null);
-    if (slot !== 'screen') {
-      this.chosen[slot === 'audio' ? 'audio' : 'video'] = '';
-      await this.#reopen(slot === 'audio' ? 'audio' : 'video');
+  async #ended(kind) {
+    this.#put(kind, null);
+    this.#onChange();
+    if (kind !== 'screen') {
+      this.chosen[kind] = '';
+      await this.#reopen(kind);
     }
-    this.#onEnded(slot, this[slot] !== null);
+    this.#onEnded(kind, this[kind] !== null);
   }
 
   async #devicesChanged() {
-    const inCall = this.isOpen || this.problems.audio === 'missing';
-    if (inCall && !this.audio && this.problems.audio === 'missing') await this.#reopen('audio');
+    if (!this.audio && this.problems.audio === 'missing') await this.#reopen('audio');
     this.#onChange();
   }
 
   #stop() {
     this.#opening += 1;
-    for (const slot of ['audio', 'camera', 'screen']) this.#put(slot, null, false);
+    for (const kind of ['audio', 'video', 'screen']) this.#put(kind, null);
     this.problems = { audio: '', video: '' };
   }
 }

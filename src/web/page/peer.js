@@ -7,6 +7,8 @@
  * what it offered.
  */
 
+import { Limit } from './people.js';
+
 const TICK_MS = 1_000;
 const SILENT_TICKS = 4; // without a byte, after the server said that the person's line is gone
 const WATCH_TICKS = 12;
@@ -19,9 +21,8 @@ const POOR_ROUND_TRIP_S = 0.8;
 // What a peer may make us keep or do. The server bounds a message, but not to a size that is useful here.
 export const MAX_SDP = 100_000;
 export const MAX_CANDIDATES = 100; // for one description
-const MAX_WAITING = 200; // messages, while the browser works on earlier ones
 const MAX_CHANNEL_MESSAGE = 16_000;
-const CHANNEL_MESSAGES_PER_TICK = 20;
+const CHANNEL_MESSAGES_PER_SECOND = 20;
 
 // From this many people on, each sender is capped, or six cameras would be too much for most homes.
 const CROWD = 4;
@@ -35,29 +36,28 @@ export class Peer {
   poor = false;
   /** An answer or an offer came from this person. */
   met = false;
-  /** Written for the original server: no group, no channel. */
-  old = false;
   remote = new MediaStream();
-  /** The fields of the offer with which we called, the end of waiting for a lost line: group.js's notes. */
-  dialed = null; returnBy = 0; redial; counted = false;
   /** What this person says of themselves on the data channel, checked. */
   far = { members: [], muted: false, camera: true, screen: false };
+  /**
+   * Notes of group.js: written for the original server, without group and channel; the fields of the offer
+   * with which we called; when to stop waiting for a lost line; the time limit.
+   */
+  old = false; dialed = null; returnBy = 0; timer;
 
-  #pc; #polite; #send; #on; #media; #state = null; #channel = null; #crowd = 2; #applied = '';
-  #candidates = []; #taken = 0; #waiting = 0; #tasks = Promise.resolve(); #timer; #silent = 0; #watch = 0; #before = 0;
-  #restarts = 0; #restartTimer; #allowance = CHANNEL_MESSAGES_PER_TICK; #poorTicks = 0; #losses = [0, 0];
+  #pc; #polite; #send; #on; #media; #channel = null; #crowd = 2;
+  #tasks = Promise.resolve(); #candidates = []; #taken = 0; #restarts = 0; #restartTimer;
+  #heard = new Limit(CHANNEL_MESSAGES_PER_SECOND, 1_000);
+  #ticker; #received = 0; #silent = 0; #watch = 0; #badTicks = 0; #losses = [0, 0];
 
   /**
-   * `media` is `{ audio, video, screen }`: the tracks to send, or null, and whether the video is a screen.
-   * `send(signalType, fields)` sends to this person through the server. `on` holds functions:
-   * `change(peer)`, `open(peer)`, `text(peer, text)`, `bye(peer)` and `lost(peer)`.
+   * `media.tracks` are the tracks to send. `send(signalType, fields)` sends to this person through the
+   * server. `on` holds functions: `change(peer)`, `connected(peer)` for the first time, `lost(peer)`,
+   * `open(peer)` for the data channel, and `heard(peer, message)` for what came on it, not checked yet.
    */
   constructor({ name, polite, configuration, media, send, on }) {
     this.name = name;
-    this.#polite = polite;
-    this.#send = send;
-    this.#on = on;
-    this.#media = media;
+    [this.#polite, this.#media, this.#send, this.#on] = [polite, media, send, on];
     const pc = this.#pc = new RTCPeerConnection(configuration);
     pc.onicecandidate = ({ candidate }) => candidate && send('candidate', { candidate });
     pc.ontrack = ({ track }) => { this.remote.addTrack(track); on.change(this); };
@@ -76,9 +76,7 @@ export class Peer {
 
   /** Takes an offer, an answer or a candidate. */
   receive(message) {
-    if (this.#waiting >= MAX_WAITING) return;
-    this.#waiting += 1;
-    this.#queue(() => this.#take(message)).then(() => { this.#waiting -= 1; });
+    this.#queue(() => this.#take(message));
   }
 
   /** Whether this offer belongs to the connection we have, and not to a new one of the same person. */
@@ -93,24 +91,17 @@ export class Peer {
     return local !== null && answers === sessionOf(local.sdp).join(' ');
   }
 
-  use(media) {
-    this.#media = media;
-    return this.#queue(() => this.#useMedia());
+  /** Sends the tracks that are in use now, for a call of so many people. */
+  useMedia(crowd) {
+    this.#crowd = crowd;
+    this.#queue(() => this.#useMedia());
   }
 
-  crowd(people) {
-    this.#crowd = people;
-    this.#queue(() => this.#limit());
-  }
-
-  /** Says something about ourselves; a peer that is not open yet hears it when it is. */
-  tell(state) {
-    this.#state = state;
-    this.#write({ state });
-  }
-
-  text(text) {
-    return this.#write({ text });
+  /** Says something on the data channel, and whether that is open. */
+  tell(message) {
+    if (this.#channel?.readyState !== 'open') return false;
+    this.#channel.send(JSON.stringify(message));
+    return true;
   }
 
   /** A new offer for the same connection: a new way through the network, and the server learns of it. */
@@ -135,8 +126,8 @@ export class Peer {
 
   /** With `bye`, a peer whose line to the server is away still hears that the call is over. */
   close(bye = false) {
-    if (bye) this.#write({ bye: true });
-    clearInterval(this.#timer);
+    if (bye) this.tell({ bye: true });
+    clearInterval(this.#ticker);
     clearTimeout(this.#restartTimer);
     const pc = this.#pc;
     pc.onconnectionstatechange = pc.ontrack = pc.onicecandidate = null;
@@ -149,67 +140,51 @@ export class Peer {
     const run = () => (this.#pc.signalingState === 'closed' ? null : task());
     this.#tasks = this.#tasks.then(run).catch((error) => {
       console.debug('peer:', error);
-      if (this.#pc.signalingState !== 'closed' && this.met && !this.#pc.remoteDescription) this.#on.lost(this);
+      const { signalingState, remoteDescription } = this.#pc;
+      if (signalingState !== 'closed' && this.met && !remoteDescription) this.#on.lost(this);
     });
     return this.#tasks;
   }
 
   #openChannel() {
     const channel = this.#channel = this.#pc.createDataChannel('page', { negotiated: true, id: 0 });
-    channel.onopen = () => { this.#on.open(this); if (this.#state) this.tell(this.#state); };
-    channel.onmessage = ({ data }) => this.#heard(data);
+    channel.onopen = () => this.#on.open(this);
+    channel.onmessage = ({ data }) => {
+      if (typeof data !== 'string' || data.length > MAX_CHANNEL_MESSAGE || !this.#heard.take()) return;
+      try {
+        this.#on.heard(this, JSON.parse(data) ?? {});
+      } catch (error) {
+        console.debug('peer:', error);
+      }
+    };
     // Closed by the other side: a page that went without a word, which needs no waiting to be sure of.
     channel.onclose = () => this.watch();
   }
 
-  #write(message) {
-    if (this.#channel?.readyState !== 'open') return false;
-    this.#channel.send(JSON.stringify(message));
-    return true;
-  }
-
-  #heard(data) {
-    if (typeof data !== 'string' || data.length > MAX_CHANNEL_MESSAGE || --this.#allowance < 0) return;
-    let message;
-    try {
-      message = JSON.parse(data) ?? {};
-    } catch {
-      return;
-    }
-    const { state, text, bye } = message;
-    if (bye === true) return this.#on.bye(this);
-    if (typeof text === 'string') this.#on.text(this, text);
-    if (typeof state !== 'object' || state === null) return;
-    const members = Array.isArray(state.members) ? state.members : [];
-    this.far = {
-      members: members.filter((name) => typeof name === 'string').slice(0, 5),
-      muted: state.muted === true,
-      camera: state.camera === true,
-      screen: state.screen === true,
-    };
-    this.#on.change(this);
-  }
-
   async #useMedia() {
     for (const { sender, receiver } of this.#pc.getTransceivers()) {
-      const track = this.#media[receiver.track.kind];
+      const track = this.#media.tracks[receiver.track.kind];
       if (sender.track !== track) await sender.replaceTrack(track);
     }
     await this.#limit();
   }
 
   async #limit() {
-    const sender = this.#pc.getTransceivers().find((t) => t.receiver.track.kind === 'video')?.sender;
-    const [first] = sender?.getParameters().encodings ?? [];
-    if (!first || !this.#pc.currentRemoteDescription) return;
-    const parameters = sender.getParameters();
-    const crowded = this.#crowd >= CROWD;
-    const wanted = this.#media.screen ? [SCREEN_BITRATE, 1] : crowded ? [CROWD_BITRATE, 2] : [undefined, 1];
-    if (this.#applied === String(wanted)) return;
-    this.#applied = String(wanted);
-    [parameters.encodings[0].maxBitrate, parameters.encodings[0].scaleResolutionDownBy] = wanted;
-    if (wanted[0] === undefined) delete parameters.encodings[0].maxBitrate;
-    await sender.setParameters(parameters);
+    const video = this.#pc.getTransceivers().find(({ receiver }) => receiver.track.kind === 'video');
+    const parameters = video?.sender.getParameters();
+    const [encoding] = parameters?.encodings ?? [];
+    if (!encoding || !this.#pc.currentRemoteDescription) return;
+    const [bitrate, scale] = this.#limits();
+    if (encoding.maxBitrate === bitrate && (encoding.scaleResolutionDownBy ?? 1) === scale) return;
+    encoding.scaleResolutionDownBy = scale;
+    if (bitrate) encoding.maxBitrate = bitrate;
+    else delete encoding.maxBitrate;
+    await video.sender.setParameters(parameters);
+  }
+
+  #limits() {
+    if (this.#media.screen !== null) return [SCREEN_BITRATE, 1];
+    return this.#crowd >= CROWD ? [CROWD_BITRATE, 2] : [undefined, 1];
   }
 
   async #take(message) {
@@ -273,8 +248,11 @@ export class Peer {
     if (state === 'connected') {
       clearTimeout(this.#restartTimer);
       this.#restarts = 0;
-      this.connected = true;
-      this.#timer ??= setInterval(() => this.#tick(), TICK_MS);
+      this.#ticker ??= setInterval(() => this.#tick(), TICK_MS);
+      if (!this.connected) {
+        this.connected = true;
+        this.#on.connected(this);
+      }
     } else if (state === 'failed') {
       this.#findAnotherWay();
     }
@@ -292,20 +270,16 @@ export class Peer {
 
   /** Ticks are counted, not time: a laptop that wakes must not take its own absence for the peer's. */
   async #tick() {
-    this.#allowance = CHANNEL_MESSAGES_PER_TICK;
     const { received, roundTrip, packets, lost } = summary(await this.#pc.getStats());
-    this.#silent = received === this.#before ? this.#silent + 1 : 0;
-    this.#before = received;
-    if (this.#watch > 0) {
-      this.#watch -= 1;
-      if (this.#silent >= SILENT_TICKS) return this.#on.lost(this);
-      if (this.#silent > 0) this.#watch = Math.max(this.#watch, SILENT_TICKS);
-    }
-    const [packetsNow, lostNow] = [packets - this.#losses[0], lost - this.#losses[1]];
+    this.#silent = received === this.#received ? this.#silent + 1 : 0;
+    this.#received = received;
+    if (this.#watch > 0 && this.#silent >= SILENT_TICKS) return this.#on.lost(this);
+    if (this.#watch > 0 && this.#silent === 0) this.#watch -= 1;
+    const [newPackets, newLost] = [packets - this.#losses[0], lost - this.#losses[1]];
     this.#losses = [packets, lost];
-    const bad = roundTrip > POOR_ROUND_TRIP_S || lostNow > POOR_LOSS * (packetsNow + lostNow);
-    this.#poorTicks = bad ? Math.min(this.#poorTicks + 1, 2 * POOR_TICKS) : Math.max(this.#poorTicks - 1, 0);
-    const poor = this.#poorTicks >= (this.poor ? 1 : POOR_TICKS);
+    const isBad = roundTrip > POOR_ROUND_TRIP_S || newLost > POOR_LOSS * (newPackets + newLost);
+    this.#badTicks = Math.max(0, Math.min(2 * POOR_TICKS, this.#badTicks + (isBad ? 1 : -1)));
+    const poor = this.#badTicks >= (this.poor ? 1 : POOR_TICKS);
     if (poor === this.poor) return;
     this.poor = poor;
     this.#on.change(this);
@@ -317,7 +291,7 @@ function summary(stats) {
   const sum = { received: 0, roundTrip: 0, packets: 0, lost: 0 };
   for (const report of stats.values()) {
     sum.received += (report.bytesReceived ?? 0) + (report.responsesReceived ?? 0);
-    if (report.type === 'candidate-pair' && report.nominated) sum.roundTrip = report.currentRoundTripTime ?? 0;
+    if (report.nominated) sum.roundTrip = report.currentRoundTripTime ?? 0;
     if (report.type !== 'inbound-rtp') continue;
     sum.packets += report.packetsReceived ?? 0;
     sum.lost += report.packetsLost ?? 0;

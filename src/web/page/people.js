@@ -7,18 +7,34 @@ const STORE = 'people';
 const MOST_STORED = 8;
 const MOST_MISSED = 20;
 const NOT_NOW_MS = 60_000;
-const MOST_NOT_NOW = 100;
-const MOST_TURNED_AWAY = 5; // a second, so that callers cannot use up our own message rate
-const MOST_RINGS = 12; // a minute, whatever names they come under
-const LOOK_MS = 4_000; // between two looks for somebody who is awaited
-const ANSWER_MS = 1_500; // in which the server would say that somebody is not there
 export const MAX_NAME = 128;
 
-let recent = stored();
+/** Lets something happen at most so often in this time. */
+export class Limit {
+  #most; #ms; #times = [];
+
+  constructor(most, ms) {
+    this.#most = most;
+    this.#ms = ms;
+  }
+
+  take() {
+    const now = performance.now();
+    this.#times = this.#times.filter((time) => now - time < this.#ms);
+    if (this.#times.length >= this.#most) return false;
+    this.#times.push(now);
+    return true;
+  }
+}
+
+/** How many callers are told why there is no call: they cannot use up our own message rate. */
+export const refusals = new Limit(5, 1_000);
+/** How many callers may ring, whatever names they come under. */
+export const rings = new Limit(12, 60_000);
+
+let recent = JSON.parse(recall(STORE) || '[]');
 let missed = [];
-let notNow = new Map();
-let turnedAway = [];
-let rings = [];
+const notNow = new Map();
 
 export const recentPeople = () => recent;
 export const missedCalls = () => missed;
@@ -40,8 +56,8 @@ export function clearPeople() {
   remember(STORE, '');
 }
 
+/** They cannot ring for a while. */
 export function sayNotNow(name) {
-  if (notNow.size >= MOST_NOT_NOW) notNow.delete(notNow.keys().next().value);
   notNow.set(name, performance.now() + NOT_NOW_MS);
 }
 
@@ -54,72 +70,13 @@ export function forgiveNotNow(name) {
   notNow.delete(name);
 }
 
-/** Whether one more caller may be told why there is no call. */
-export function mayTurnAway() {
-  return fits(turnedAway, MOST_TURNED_AWAY, 1_000, (kept) => { turnedAway = kept; });
-}
-
-/** Whether one more caller may ring. */
-export function mayRing() {
-  return fits(rings, MOST_RINGS, 60_000, (kept) => { rings = kept; });
-}
-
-function fits(times, most, ms, keep) {
-  const now = performance.now();
-  const kept = times.filter((time) => now - time < ms);
-  const room = kept.length < most;
-  keep(room ? [...kept, now] : kept);
-  return room;
-}
-
-/**
- * Looks now and then whether somebody is there, without ringing: a candidate that belongs to no call is
- * ignored by everybody, but the server says when it cannot be delivered.
- */
-export class Awaited {
-  name = null; #timer; #send; #onBack;
-
-  constructor(send, onBack) {
-    this.#send = send;
-    this.#onBack = onBack;
-  }
-
-  start(name) {
-    this.name = name;
-    this.#look(LOOK_MS);
-  }
-
-  stop() {
-    this.name = null;
-    clearTimeout(this.#timer);
-  }
-
-  isAbsent(name) {
-    if (name === this.name) this.#look(LOOK_MS);
-  }
-
-  #look(pause) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      const sent = this.#send(this.name);
-      this.#timer = setTimeout(() => (sent ? this.#back() : this.#look(LOOK_MS)), ANSWER_MS);
-    }, pause);
-  }
-
-  #back() {
-    const { name } = this;
-    this.stop();
-    this.#onBack(name);
-  }
-}
-
 /** The link that calls us. One made on this machine's own name for itself would not work on a phone. */
-export function linkTo(name, { addresses, tlsPort }) {
+export function linkTo(name, { addresses: [address], tlsPort }) {
   const url = new URL(location.pathname, location.href);
   const isOwn = ['localhost', '[::1]'].includes(url.hostname) || url.hostname.startsWith('127.');
-  if (isOwn && addresses.length > 0 && tlsPort !== null) {
+  if (isOwn && address && tlsPort !== null) {
     url.protocol = 'https:';
-    url.hostname = addresses[0].includes(':') ? `[${addresses[0]}]` : addresses[0];
+    url.hostname = address.includes(':') ? `[${address}]` : address;
     url.port = tlsPort;
   }
   url.hash = `call=${encodeURIComponent(name)}`;
@@ -128,8 +85,8 @@ export function linkTo(name, { addresses, tlsPort }) {
 
 /** The server draws QR codes; the text goes there in hex, so that nothing in it needs an escape. */
 export function qrImage(link) {
-  const bytes = new TextEncoder().encode(link);
-  return `qr/${Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')}.svg`;
+  const bytes = [...new TextEncoder().encode(link)];
+  return `qr/${bytes.map((byte) => byte.toString(16).padStart(2, '0')).join('')}.svg`;
 }
 
 /** What the page's link says: `#user=…&token=…` logs in, `#call=…` names whom to call. */
@@ -140,15 +97,6 @@ export function linkFields() {
 /** One spelling for names that look the same, whatever keyboard they were typed on. */
 export function cleanName(text) {
   return text.trim().normalize();
-}
-
-function stored() {
-  try {
-    const names = JSON.parse(recall(STORE) || '[]');
-    return names.filter((name) => typeof name === 'string' && name.length <= MAX_NAME).slice(0, MOST_STORED);
-  } catch {
-    return [];
-  }
 }
 
 /** With `tab`, for this tab alone, which keeps it while the page is loaded again. */

@@ -10,14 +10,14 @@ const LOUDNESS = 0.15;
 const VIBRATION_MS = [400, 200, 400];
 
 export class Ring {
-  #context = null; #timer = null; #notification = null; #lock = null; #awake = false;
-  #title = document.title; #onChange;
+  #context = null; #timer = null; #notification = null; #lock = null; #awake = false; #onChange;
 
   /** `onChange()` when the browser has begun or stopped to let the page sound. */
   constructor(onChange) {
     this.#onChange = onChange;
     // Browsers let a page make a sound after the first press on it.
-    for (const event of ['pointerdown', 'keydown']) addEventListener(event, () => this.unlock(), { once: true });
+    addEventListener('pointerdown', () => this.unlock(), { once: true });
+    addEventListener('keydown', () => this.unlock(), { once: true });
     document.addEventListener('visibilitychange', () => this.#keepAwake());
   }
 
@@ -26,12 +26,8 @@ export class Ring {
     return this.#context?.state === 'running';
   }
 
-  get mayNotify() {
-    return 'Notification' in globalThis && Notification.permission === 'granted';
-  }
-
   get canAskToNotify() {
-    return 'Notification' in globalThis && Notification.permission === 'default' && isSecureContext;
+    return isSecureContext && globalThis.Notification?.permission === 'default';
   }
 
   async askToNotify() {
@@ -40,22 +36,14 @@ export class Ring {
   }
 
   /** Called in a press, which is when the browser allows sound from then on. */
-  unlock() {
-    if (!this.#context) {
-      this.#context = new AudioContext();
-      this.#context.onstatechange = () => this.#onChange();
-    }
-    return this.#context.resume();
+  async unlock() {
+    this.#context ??= new AudioContext();
+    await this.#context.resume();
+    this.#onChange();
   }
 
-  setTitle(title) {
-    this.#title = title;
-    if (this.#timer === null) document.title = title;
-  }
-
-  /** Rings until `stop`; `words` is what the title and the notification say. */
+  /** Rings until `stop`; `words` is what the notification says. */
   start(words) {
-    document.title = words;
     if (this.#timer !== null) return;
     const ring = () => {
       this.#play();
@@ -70,7 +58,6 @@ export class Ring {
     if (this.#timer === null) return;
     clearInterval(this.#timer);
     this.#timer = null;
-    document.title = this.#title;
     navigator.vibrate?.(0);
     this.#notification?.close();
     this.#notification = null;
@@ -84,9 +71,9 @@ export class Ring {
 
   #play() {
     if (!this.mayRing) return;
-    for (const [hertz, after] of TONES) {
+    for (const [frequency, after] of TONES) {
       const start = this.#context.currentTime + after;
-      const tone = new OscillatorNode(this.#context, { frequency: hertz });
+      const tone = new OscillatorNode(this.#context, { frequency });
       const volume = new GainNode(this.#context, { gain: 0 });
       volume.gain.setValueAtTime(LOUDNESS, start);
       volume.gain.exponentialRampToValueAtTime(0.001, start + NOTE_S);
@@ -97,9 +84,10 @@ export class Ring {
   }
 
   #notify(words) {
-    if (!this.mayNotify) return;
+    if (globalThis.Notification?.permission !== 'granted') return;
     try {
-      this.#notification = new Notification(words, { tag: 'call', requireInteraction: true, icon: 'icon.svg' });
+      const look = { tag: 'call', requireInteraction: true, icon: 'icon.svg' };
+      this.#notification = new Notification(words, look);
       this.#notification.onclick = () => globalThis.focus();
     } catch { /* Android's browsers allow them to service workers only */ }
   }

@@ -22,7 +22,6 @@ const NAME_PAUSE_MS = 800;
 const RENEW_MS = 6 * 60 * 60 * 1000;
 const RENEW_AGAIN_MS = 60_000;
 
-const POLICY_VIOLATION = 1008;
 const MSG_TYPES = { offer: 'sdp', answer: 'sdp', candidate: 'candidate' };
 
 export class Signaling {
@@ -31,7 +30,7 @@ export class Signaling {
   #tabs = 'BroadcastChannel' in globalThis ? new BroadcastChannel('signal-server') : null;
 
   /**
-   * `on` holds functions: `online(name, iceServers)` after every login; `lost(reason)` when the line goes
+   * `on` holds functions: `online(name, iceServers)` after every login; `lost()` when the line goes
    * away (a new attempt is then under way); `refused(reason)` when the server does not want this login
    * (no new attempt); `message(object)` for everything else; `busy()`, whether a call is under way; and
    * `unsettled()`, whether a new connection would disturb a call that is being set up.
@@ -68,13 +67,12 @@ export class Signaling {
   /** Sends one message with any `fields` of our own; false if there is no line to send it on. */
   send(signalType, toUser, fields = {}) {
     if (!this.isOnline) return false;
-    this.#write(signalType, toUser, fields);
+    this.#write({ msgType: MSG_TYPES[signalType] ?? 'other', signalType, toUser, ...fields });
     return true;
   }
 
-  #write(signalType, toUser, fields) {
-    const msgType = MSG_TYPES[signalType] ?? 'other';
-    this.#socket.send(JSON.stringify({ msgType, signalType, fromUser: this.#name, toUser, ...fields }));
+  #write(fields) {
+    this.#socket.send(JSON.stringify({ fromUser: this.#name, ...fields }));
   }
 
   /** Of two tabs with one name, the newer one gets it, unless the older one is in a call. */
@@ -91,7 +89,7 @@ export class Signaling {
     this.#socket = socket;
     socket.onopen = () => this.#login();
     socket.onmessage = (event) => this.#received(event.data);
-    socket.onclose = ({ code, reason }) => this.#lost(code === POLICY_VIOLATION ? reason : '');
+    socket.onclose = () => this.#lost();
     this.#expectAnswer();
   }
 
@@ -107,7 +105,7 @@ export class Signaling {
   }
 
   #login() {
-    this.#write('login', '', this.#token ? { token: this.#token } : {});
+    this.#write({ msgType: 'other', signalType: 'login', toUser: '', token: this.#token || undefined });
     this.#expectAnswer();
   }
 
@@ -122,18 +120,13 @@ export class Signaling {
 
   #expectAnswer() {
     clearTimeout(this.#answerTimer);
-    this.#answerTimer = setTimeout(() => this.#lost(''), ANSWER_LIMIT_MS);
+    this.#answerTimer = setTimeout(() => this.#lost(), ANSWER_LIMIT_MS);
   }
 
   #received(text) {
-    let message;
-    try {
-      message = JSON.parse(text);
-    } catch {
-      return;
-    }
-    if (message?.signalType === 'login' && 'success' in message) this.#loginAnswered(message);
-    else if (message !== null) this.#on.message(message);
+    const message = JSON.parse(text);
+    if (message.signalType === 'login' && 'success' in message) this.#loginAnswered(message);
+    else this.#on.message(message);
   }
 
   #loginAnswered({ success, reason, iceServers }) {
@@ -165,10 +158,10 @@ export class Signaling {
     }, ms);
   }
 
-  #lost(reason) {
+  #lost() {
     this.#drop();
     this.#retryTimer = setTimeout(() => this.#connect(), this.#nextPause());
-    this.#on.lost(reason);
+    this.#on.lost();
   }
 
   /** Half of the pause is left to chance, so that after a restart not everybody knocks at once. */

@@ -4,19 +4,19 @@
  */
 
 import { linkTo, missedCalls, qrImage, recentPeople } from './people.js';
-import { node } from './stage.js';
-import { nameOf, put, text, time } from './words.js';
+import { actionButton, nameOf, node, put, sentence, text } from './words.js';
 
 export const page = Object.fromEntries([...document.querySelectorAll('[id]')].map((e) => [e.id, e]));
 
 // A double tap, or a press that was on its way when the view changed, ends within this time.
 const SETTLE_MS = 500;
-const VIEWS = { login: 'loginView', home: 'homeView', asking: 'askingView', call: 'callView' };
-const PANELS = { chat: 'chatTitle', add: 'addTitle', more: 'more' };
+const VIEWS = { login: renderLogin, home: renderHome, asking: renderAsking, call: renderCall };
+const PANELS = { chat: 'chat', add: 'addTitle', more: 'more' };
+const LONGEST_LABEL = 80; // of a device
 
 let settled = 0; // when presses count again, anywhere
 let bannerSettled = 0; // and on the banner
-let shown = { view: '', callers: '', panel: null, stood: false };
+let shown = { view: '', ringing: [], panel: null };
 
 /** Which view fits the state. A call that stands is shown whatever became of the line to the server. */
 function viewOf({ call, me }) {
@@ -25,276 +25,230 @@ function viewOf({ call, me }) {
   return 'call';
 }
 
+/** `parts` are the objects of main.js: `{ media, ring, stage, group, chat }`. */
 export function render(state, parts) {
+  const { line, me, notice, config } = state;
+  const ringing = [...state.callers.keys()];
   const view = viewOf(state);
   document.body.dataset.view = view;
-  for (const [name, id] of Object.entries(VIEWS)) page[id].hidden = name !== view;
-  put(page.notice, state.notice?.key ?? null, state.notice?.values);
-  if (state.secureLink && state.notice?.key === 'sayInsecure') page.notice.append(' ', state.secureLink);
-  page.who.hidden = state.me === null;
-  page.who.dataset.line = state.line;
-  if (state.line === 'online') put(page.who, 'online', { name: state.me ?? '' });
-  else put(page.who, 'connecting');
-  ({ login: renderLogin, home: renderHome, asking: renderAsking, call: renderCall })[view](state, parts);
-  renderBanner(state);
-  moveFocus(view, state);
+  for (const name of Object.keys(VIEWS)) page[`${name}View`].hidden = name !== view;
+  put(page.notice, notice?.key ?? null, notice?.values);
+  page.secure.hidden = notice?.key !== 'sayInsecure' || config.tlsPort === null;
+  page.secure.href = `https://${location.hostname}:${config.tlsPort}${location.pathname}${location.hash}`;
+  page.who.hidden = me === null;
+  page.who.dataset.line = line;
+  put(page.who, line === 'online' ? 'online' : 'connecting', { name: me });
+  renderInvitation(state, view);
+  VIEWS[view](state, parts);
+  renderBanner(ringing, view === 'call');
+  moveFocus({ view, ringing, panel: state.panel });
 }
 
-function renderLogin({ invitation, loginLink, config, me, name }) {
-  if (loginLink) put(page.loginTitle, 'goOnlineAs', { name: loginLink.user });
-  else if (invitation) put(page.loginTitle, 'asksToCall', { name: invitation });
-  else put(page.loginTitle, 'welcome');
-  if (loginLink) put(page.loginHint, 'otherUser', { name: loginLink.user, me: name });
-  else if (invitation) put(page.loginHint, 'asksToCallHint', { name: invitation });
-  else put(page.loginHint, 'welcomeHint');
-  page.access.hidden = !config.tokens;
-  if (invitation) put(page.goOnline, 'goOnlineAndCall', { name: invitation });
-  else put(page.goOnline, 'goOnline');
-  renderInvitation({ invitation: null, loginLink, me });
-}
-
-function renderInvitation({ invitation, loginLink, me, name }) {
-  page.invitation.hidden = !invitation && !loginLink;
-  const home = page.homeView.querySelector('.column');
-  const place = me === null ? page.loginView : home;
-  if (page.invitation.parentElement !== place) place.prepend(page.invitation);
-  if (me === null) page.loginView.insertBefore(page.invitation, page.login);
+/** A link asks to call somebody, or to log in as another user. */
+function renderInvitation({ invitation, loginLink, me, name }, view) {
+  const views = loginLink ? ['login', 'home'] : ['home'];
+  page.invitation.hidden = !(loginLink ?? invitation) || !views.includes(view);
   if (loginLink) {
-    put(page.invitationWords, 'otherUser', { name: loginLink.user, me: me ?? name ?? '' });
-    page.invitationWords.hidden = me === null; // the title says it already
+    put(page.invitationWords, 'otherUser', { name: loginLink.user, me: me ?? name });
     put(page.followInvitation, 'goOnlineAs', { name: loginLink.user });
-    if (me) put(page.dropInvitation, 'stayAs', { name: me });
-    else put(page.dropInvitation, 'cancel');
   } else if (invitation) {
-    page.invitationWords.hidden = false;
     put(page.invitationWords, 'asksToCall', { name: invitation });
-    put(page.followInvitation, 'callAgain', { name: invitation });
-    put(page.dropInvitation, 'notNow');
+    put(page.followInvitation, 'callNow', { name: invitation });
   }
 }
 
-function renderHome(state, { ring, awaited }) {
-  const { config, me, tokenFromLink } = state;
-  renderInvitation(state);
+function renderLogin({ invitation: name, config }) {
+  put(page.loginTitle, name ? 'asksToCall' : 'welcome', { name });
+  put(page.loginHint, name ? 'asksToCallHint' : 'welcomeHint', { name });
+  put(page.goOnline, name ? 'callNow' : 'goOnline', { name });
+  page.access.hidden = !config.tokens;
+}
+
+function renderHome({ config, me, tokenFromLink, absent }, { ring }) {
   page.remember.hidden = !tokenFromLink;
   page.unlock.hidden = ring.mayRing;
   page.notify.hidden = !ring.canAskToNotify;
-  renderLink(linkTo(me, config));
-  put(page.check, 'checkDevices');
-  renderPeople();
-  const waiting = awaited.name ?? state.absent;
-  page.awaited.hidden = waiting === null;
-  if (waiting === null) return;
-  const key = JSON.stringify([waiting, awaited.name]);
-  list(page.awaited, key, () => {
-    const [words, button] = [node('span'), node('button')];
-    button.type = 'button';
-    button.dataset.action = awaited.name ? 'stopWaiting' : 'wait';
-    put(words, awaited.name ? 'waiting' : 'sayAbsent', { name: waiting });
-    put(button, awaited.name ? 'stopWaiting' : 'callWhenBack', { name: waiting });
-    return [words, button];
-  });
+  renderLink(page.homeSharing, linkTo(me, config));
+  const missed = missedCalls();
+  const others = recentPeople().filter((name) => !missed.some((call) => call.name === name));
+  page.people.hidden = missed.length + others.length === 0;
+  renderPeople(page.peopleList, [...missed, ...others.map((name) => ({ name }))]);
+  page.absent.hidden = absent === null;
+  put(page.absentWords, absent?.isAwaited ? 'waiting' : 'sayAbsent', { name: absent?.name });
+  put(page.await, absent?.isAwaited ? 'cancel' : 'callWhenBack', { name: absent?.name });
 }
 
-function renderLink(link) {
-  const place = document.body.dataset.view === 'call' ? page.addSharing : page.linkTitle.parentElement;
-  if (page.sharing.parentElement !== place) place.append(page.sharing);
+function renderLink(place, link) {
+  move(page.sharing, place);
   page.shareLink.hidden = !navigator.share;
   if (page.link.value === link) return;
   page.link.value = link;
   page.qr.src = qrImage(link);
-  page.qr.alt = text('qr');
 }
 
-function renderPeople() {
-  const missed = missedCalls();
-  const others = recentPeople().filter((name) => !missed.some((call) => call.name === name));
-  const people = [...missed, ...others.map((name) => ({ name }))];
-  page.people.hidden = people.length === 0;
-  list(page.peopleList, JSON.stringify(people), () => people.map((person) => personItem(person)));
+function renderPeople(place, people) {
+  list(place, people, ({ name, times, at }) => {
+    const call = node('span', { className: 'sr' }, `${text('call')} `);
+    const button = actionButton('call', name, 'person', nameOf(name), call);
+    if (times) {
+      const time = at.toLocaleTimeString(navigator.language, { hour: '2-digit', minute: '2-digit' });
+      const words = sentence(times > 1 ? 'missedOften' : 'missed', { times, time });
+      button.append(node('span', { className: 'soft missed' }, ...words));
+    }
+    return node('li', {}, button);
+  });
 }
 
-function personItem({ name, times, at }) {
-  const item = node('li');
-  const button = node('button', 'person');
-  button.type = 'button';
-  button.dataset.call = name;
-  const words = node('span', 'sr');
-  words.textContent = `${text('call')} `;
-  button.append(nameOf(name), words);
-  if (times) {
-    const missed = node('span', 'soft missed');
-    put(missed, times > 1 ? 'missedOften' : 'missed', { times, time: time(at) });
-    button.append(missed);
-  }
-  item.append(button);
-  return item;
-}
-
-function renderAsking(state, { media }) {
-  const { target, confirm, answering } = state;
-  const name = target ?? '';
-  if (target === null) put(page.askingTitle, 'checkTitle');
+function renderAsking({ asking: { name, confirm, answering, opened } }, { media }) {
+  const isCheck = name === null;
+  const hint = isCheck ? 'checkHint' : 'readyHint';
+  if (isCheck) put(page.askingTitle, 'checkTitle');
   else put(page.askingTitle, answering ? 'answeringTitle' : 'askingTitle', { name });
-  const opened = media.isOpen;
-  if (!state.opened) put(page.askingHint, 'askingHint');
-  else if (target === null) put(page.askingHint, 'checkHint');
-  else put(page.askingHint, 'readyHint', { name });
-  placeDevices(page.askingDevices, media);
-  page.askingDevices.hidden = !state.opened;
+  put(page.askingHint, opened ? hint : 'askingHint', { name });
+  renderDevices(page.askingDevices, media);
+  page.askingDevices.hidden = !opened;
+  page.audioOnly.checked = !media.wantsCamera;
   if (page.own.srcObject !== media.stream) page.own.srcObject = media.stream;
-  page.own.hidden = media.camera === null;
+  page.own.hidden = media.video === null;
   page.own.classList.toggle('mirrored', media.isMirrored);
-  put(page.previewEmpty, opened && !media.camera ? 'noPicture' : null);
-  page.begin.hidden = !(confirm && state.opened);
-  put(page.begin, target === null ? 'back' : 'callNow', { name });
-  page.cancel.hidden = target === null && state.opened;
+  put(page.previewEmpty, opened && !media.video ? 'cameraOff' : null);
+  page.begin.hidden = !confirm || !opened;
+  put(page.begin, isCheck ? 'back' : 'callNow', { name });
+  page.cancel.hidden = isCheck && opened;
 }
 
-function renderCall(state, { media, stage, group, chat }) {
-  const { panel, me, config } = state;
-  const peers = [...group.peers.values()].filter((peer) => peer.counted || (peer.dialed && !peer.dialed.mesh) || !group.stood);
-  stage.draw(peers.map((peer) => personOf(peer)), { name: me, stream: ownStream(media), ...media.own, mirrored: media.isMirrored });
+function renderCall({ call, panel, me, config }, { media, stage, group, chat }) {
+  const { own, screen, video, isMirrored, stream } = media;
+  const isShown = ({ connected, dialed }) => connected || (dialed && !dialed.mesh) || !group.stood;
+  const peers = group.all.filter(isShown);
   const others = group.connected;
-  const first = peers[0]?.name ?? '';
-  if (others.length > 1) put(page.callTitle, 'inCallWithMany', { count: others.length });
-  else put(page.callTitle, { calling: 'calling', connecting: 'reaching', talking: 'inCallWith' }[state.call], { name: others[0]?.name ?? first });
-  press(page.mute, media.own.muted, media.audio === null, media.own.muted ? 'mic-off' : 'mic');
-  press(page.cameraOff, !media.own.camera, false, media.own.camera ? 'cam' : 'cam-off');
-  press(page.share, media.own.screen, false);
+  stage.draw(peers.map(personOf), { name: me, stream, ...own, mirrored: isMirrored }, others.length > 1);
+  const title = { calling: 'calling', connecting: 'reaching', talking: 'inCallWith' }[call];
+  const name = (others[0] ?? peers[0])?.name;
+  put(page.callTitle, others.length > 1 ? 'inCallWithMany' : title, { count: others.length, name });
+  press(page.mute, own.muted, own.muted ? 'mic-off' : 'mic');
+  page.mute.disabled = media.audio === null;
+  press(page.cameraOff, !video, video ? 'cam' : 'cam-off');
+  press(page.share, screen !== null);
   page.share.hidden = !media.canShareScreen;
   page.add.disabled = group.isFull || !group.stood;
   page.unread.hidden = chat.unread === 0;
   page.unread.textContent = chat.unread > 99 ? '99+' : chat.unread;
-  page.unread.setAttribute('aria-label', text('unread', { count: chat.unread }));
+  page.unread.ariaLabel = text('unread', { count: chat.unread });
   page.panel.hidden = panel === null;
-  for (const name of Object.keys(PANELS)) {
-    page[`${name}Panel`].hidden = panel !== name;
-    page[name].setAttribute('aria-expanded', panel === name);
+  for (const each of Object.keys(PANELS)) {
+    page[`${each}Panel`].hidden = panel !== each;
+    page[each].ariaExpanded = panel === each;
   }
   if (panel) put(page.panelTitle, PANELS[panel]);
-  if (panel === 'more') placeDevices(page.moreDevices, media);
+  if (panel === 'more') renderDevices(page.moreDevices, media);
   if (panel === 'add') {
-    renderLink(linkTo(me, config));
-    const people = recentPeople().filter((name) => !group.peers.has(name));
-    list(page.addList, JSON.stringify(people), () => people.map((name) => personItem({ name })));
+    renderLink(page.addSharing, linkTo(me, config));
+    const people = recentPeople().filter((person) => !group.peers.has(person));
+    renderPeople(page.addList, people.map((person) => ({ name: person })));
   }
   page.fullscreen.hidden = !document.fullscreenEnabled;
-  page.fullscreen.setAttribute('aria-pressed', document.fullscreenElement !== null);
-  page.pip.hidden = !stage.canLeaveThePage;
-  page.flip.hidden = media.cameras < 2 || !media.camera;
+  press(page.fullscreen, document.fullscreenElement !== null);
+  page.pip.hidden = !document.pictureInPictureEnabled;
+  page.flip.hidden = !media.facing;
 }
 
-function personOf(peer) {
-  const { name, remote, far, poor, connected, interrupted, met } = peer;
-  const condition = interrupted ? ['interrupted'] : connected ? null
-    : met ? ['reaching', { name }] : ['calling', { name }];
-  return { name, stream: remote, ...far, camera: far.camera && connected, poor: poor && !interrupted, condition };
+function personOf({ name, remote, far, poor, connected, interrupted, met }) {
+  let condition = null;
+  if (interrupted) condition = 'interrupted';
+  else if (!connected) condition = met ? 'reaching' : 'calling';
+  const camera = far.camera && connected;
+  return { name, stream: remote, ...far, camera, poor: poor && !interrupted, condition };
 }
 
-let screenStream = null;
-
-/** Our own tile shows what the others see. */
-function ownStream(media) {
-  if (!media.screen) return media.stream;
-  if (screenStream?.getTracks()[0] !== media.screen) screenStream = new MediaStream([media.screen]);
-  return screenStream;
-}
-
-function press(button, pressed, disabled, symbol) {
-  button.setAttribute('aria-pressed', pressed);
-  button.disabled = disabled;
+function press(button, isPressed, symbol) {
+  button.ariaPressed = isPressed;
   if (symbol) button.querySelector('use').setAttribute('href', `#${symbol}`);
 }
 
-function placeDevices(place, media) {
-  if (page.devices.parentElement !== place) place.append(page.devices);
+/** The pickers are there once: before a call, or in its panel. */
+function renderDevices(place, media) {
+  move(page.devices, place);
   page.devices.hidden = false;
-  page.audioOnly.checked = !media.wantsCamera;
-  page.audioOnly.closest('label').hidden = place !== page.askingDevices;
+  page.audioOnly.parentElement.hidden = place !== page.askingDevices;
 }
 
 /** Fills the pickers; labels are there only once the user has allowed a device. */
-export async function renderDevices(media) {
+export async function fillPickers(media) {
   const { microphones, cameras, speakers } = await media.devices();
-  media.cameras = cameras.length;
-  const canChooseOutput = 'setSinkId' in HTMLMediaElement.prototype;
-  for (const [select, kind, all] of [
-    [page.microphone, 'audio', microphones], [page.camera, 'video', cameras], [page.speaker, 'output', canChooseOutput ? speakers : []],
-  ]) {
+  const outputs = 'setSinkId' in HTMLMediaElement.prototype ? speakers : [];
+  const pickers = { audio: page.microphone, video: page.camera, output: page.speaker };
+  for (const [kind, all] of Object.entries({ audio: microphones, video: cameras, output: outputs })) {
+    const select = pickers[kind];
     select.hidden = select.labels[0].hidden = all.length === 0;
-    const options = all.map(({ deviceId, label }) => [deviceId, label || text('systemDefault')]);
-    list(select, JSON.stringify(options), () => options.map(([id, label]) => new Option(label.slice(0, 80), id)));
-    const track = { audio: media.audio, video: media.camera }[kind];
-    select.value = media.chosen[kind] || track?.getSettings().deviceId || all[0]?.deviceId || '';
+    const devices = all.map(({ deviceId, label }) => ({ deviceId, label }));
+    list(select, devices, ({ deviceId, label }) => {
+      const words = label.slice(0, LONGEST_LABEL) || text('systemDefault');
+      return new Option(words, deviceId);
+    });
+    select.value = media.chosen[kind] || media[kind]?.getSettings().deviceId || all[0]?.deviceId;
   }
 }
 
-function renderBanner({ callers, call }) {
-  const ringing = [...callers.keys()].filter((name) => !callers.get(name).quiet);
-  const isJoining = !['none', 'asking', 'ringing'].includes(call);
+function renderBanner(ringing, isJoining) {
   page.banner.hidden = ringing.length === 0;
-  const key = JSON.stringify([ringing, isJoining]);
-  const former = shown.callers;
-  shown.callers = key;
-  if (key === former) return;
+  if (ringing.join('\n') === shown.ringing.join('\n') && isJoining === (shown.view === 'call')) return;
   const now = performance.now();
   // What appears must not be pressed by chance, nor what it uncovers when it goes.
   bannerSettled = now + SETTLE_MS;
-  if (former && JSON.parse(former)[0].some((name) => !ringing.includes(name))) settled = now + SETTLE_MS;
-  if (ringing.length === 0) return page.callers.replaceChildren();
+  if (shown.ringing.some((name) => !ringing.includes(name))) settled = now + SETTLE_MS;
   put(page.bannerTitle, isJoining ? 'wantsToJoin' : 'isCalling', { name: ringing.at(-1) });
-  page.callers.replaceChildren(...ringing.map((name) => callerItem(name, isJoining, ringing.length > 1)));
-}
-
-function callerItem(name, isJoining, withName) {
-  const item = node('li');
-  if (withName) item.append(nameOf(name));
-  const actions = [[isJoining ? 'letIn' : 'answer', 'primary'], ['notNow', 'danger'], ['answerWithoutCamera', 'quiet']];
-  for (const [action, look] of isJoining ? actions.slice(0, 2) : actions) {
-    const button = node('button', look);
-    button.type = 'button';
-    button.dataset.action = action;
-    button.dataset.name = name;
-    put(button, action);
-    button.setAttribute('aria-describedby', 'bannerTitle');
-    item.append(button);
-  }
-  return item;
+  const looks = { answer: 'primary', letIn: 'primary', notNow: 'danger', answerWithoutCamera: 'quiet' };
+  const actions = isJoining ? ['letIn', 'notNow'] : ['answer', 'notNow', 'answerWithoutCamera'];
+  page.callers.replaceChildren(...ringing.map((name) => {
+    const buttons = actions.map((action) => {
+      const button = actionButton(action, name, looks[action], text(action));
+      button.setAttribute('aria-describedby', 'bannerTitle');
+      return button;
+    });
+    return node('li', {}, ringing.length > 1 ? nameOf(name) : '', ...buttons);
+  }));
 }
 
 /**
  * The focus moves only when the view changes, to a heading: never to a field, which would open a phone's
  * keyboard, nor to a button that acts. Somebody who types goes on typing while the banner is read out.
  */
-function moveFocus(view, { callers, panel }) {
-  const { view: former, ringing: rang, panel: formerPanel } = shown;
-  const ringing = [...callers.values()].some(({ quiet }) => !quiet);
-  Object.assign(shown, { view, ringing, panel });
-  if (view !== former) {
-    settled = performance.now() + (former === '' ? 0 : SETTLE_MS);
-    if (former !== '') page[VIEWS[view]].querySelector('h2').focus({ preventScroll: true });
+function moveFocus(next) {
+  const { view, ringing, panel } = next;
+  if (view !== shown.view) {
     page.main.scrollTop = 0;
+    if (shown.view !== '') { // not when the page appears
+      settled = performance.now() + SETTLE_MS;
+      page[`${view}Title`].focus({ preventScroll: true });
+    }
   }
-  if (panel !== formerPanel && panel !== null) page.panelTitle.focus();
-  const typing = document.activeElement?.matches('input, select, textarea');
-  if (ringing && !rang && !typing) page.bannerTitle.focus({ preventScroll: true });
+  if (panel !== shown.panel && panel !== null) page.panelTitle.focus();
+  const isTyping = document.activeElement?.matches('input, select, textarea');
+  const isNew = ringing.length > 0 && shown.ringing.length === 0;
+  if (isNew && !isTyping) page.bannerTitle.focus({ preventScroll: true });
+  shown = next;
+}
+
+function move(element, place) {
+  if (element.parentElement !== place) place.append(element);
 }
 
 /** Children are made anew only when they are others, so that nobody loses the focus for nothing. */
-function list(element, key, make) {
+function list(element, items, make) {
+  const key = JSON.stringify(items);
   if (element.dataset.key === key) return;
   element.dataset.key = key;
-  element.replaceChildren(...make());
+  element.replaceChildren(...items.map(make));
 }
 
 function guard(event) {
-  const isKey = event.type === 'keydown';
-  const presses = isKey && (event.key === 'Enter' || (event.key === ' ' && event.target.closest?.('button, summary, label')));
-  if (isKey && !presses) return;
+  const { type, key, target, repeat } = event;
+  const presses = key === 'Enter' || (key === ' ' && target.closest?.('button, summary, label'));
+  if (type === 'keydown' && !presses) return;
   const now = performance.now();
-  const onBanner = page.banner.contains(event.target);
-  if (!event.repeat && now >= settled && (!onBanner || now >= bannerSettled)) return;
+  const onBanner = page.banner.contains(target);
+  if (!repeat && now >= settled && (!onBanner || now >= bannerSettled)) return;
   event.preventDefault();
   event.stopImmediatePropagation();
 }

@@ -5,53 +5,76 @@
 
 const LANGUAGES = ['en', 'de', 'fr', 'es'];
 const [FIRST_STRONG_ISOLATE, POP_ISOLATE] = ['\u2068', '\u2069'];
-const NUMBERS = ['count', 'times', 'time']; // our own; all else is somebody's text
+const PLAIN = ['count', 'times', 'time', 'host']; // nothing in them can turn; all else is somebody's text
 const LONGEST_TITLE_NAME = 40;
 
-export const language = navigator.languages
+const language = navigator.languages
   .map((tag) => tag.slice(0, 2).toLowerCase())
   .find((tag) => LANGUAGES.includes(tag)) ?? LANGUAGES[0];
 
-const { default: words } = await import(`./words/${language}.js`);
+const { default: sentences } = await import(`./words/${language}.js`);
 
-/** The sentence as plain text, for titles and labels. */
-export function text(key, values = {}) {
-  return words[key].replace(/\{(\w+)\}/g, (_, name) => {
-    const value = String(values[name] ?? '');
-    return NUMBERS.includes(name) ? value : FIRST_STRONG_ISOLATE + value.slice(0, LONGEST_TITLE_NAME) + POP_ISOLATE;
-  });
+/** A new element with these properties; `data` fills its `dataset`. A string among the children is text. */
+export function node(tag, { data, ...properties } = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  Object.assign(element.dataset, data);
+  element.append(...children);
+  return element;
 }
 
-/** Puts a sentence into an element, unless it is there already: the same words would be read out again. */
-export function put(element, key, values = {}) {
-  const id = key === null ? '' : JSON.stringify([key, values]);
-  if (element.dataset.said === id) return;
-  element.dataset.said = id;
-  const parts = key === null ? [] : words[key].split(/(\{\w+\})/).filter(Boolean);
-  element.replaceChildren(...parts.map((part) => {
-    if (!part.startsWith('{')) return part;
-    const key = part.slice(1, -1);
-    return NUMBERS.includes(key) ? String(values[key]) : nameOf(String(values[key] ?? ''));
-  }));
+/** One of the symbols in index.html; it is decoration, its words stand beside it. */
+export function icon(symbol) {
+  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  const use = document.createElementNS('http://www.w3.org/2000/svg', 'use');
+  svg.setAttribute('aria-hidden', 'true');
+  use.setAttribute('href', `#${symbol}`);
+  svg.append(use);
+  return svg;
+}
+
+/** A button that does `action` to somebody. */
+export function actionButton(action, name, className, ...children) {
+  return node('button', { type: 'button', className, data: { action, name } }, ...children);
 }
 
 /** A name as an element; a long one ends in an ellipsis. */
 export function nameOf(name) {
-  const element = document.createElement('bdi');
-  element.className = 'name';
-  element.textContent = name;
-  return element;
+  return node('bdi', { className: 'name' }, name);
 }
 
-export function time(date) {
-  return date.toLocaleTimeString(navigator.language, { hour: '2-digit', minute: '2-digit' });
+/** The sentence as plain text, for titles and labels. */
+export function text(key, values) {
+  const parts = sentence(key, values).map((part) => {
+    if (typeof part === 'string') return part;
+    return FIRST_STRONG_ISOLATE + part.textContent.slice(0, LONGEST_TITLE_NAME) + POP_ISOLATE;
+  });
+  return parts.join('');
+}
+
+/** The sentence as the children of an element. */
+export function sentence(key, values = {}) {
+  return sentences[key].split(/\{(\w+)\}/).map((part, i) => {
+    if (i % 2 === 0) return part;
+    const value = String(values[part] ?? '');
+    return PLAIN.includes(part) ? value : nameOf(value);
+  });
+}
+
+/** Puts a sentence into an element, unless it is there already: the same words would be read out again. */
+export function put(element, key, values) {
+  const said = key === null ? '' : JSON.stringify([key, values]);
+  if (element.dataset.said === said) return;
+  element.dataset.said = said;
+  element.replaceChildren(...(key === null ? [] : sentence(key, values)));
 }
 
 /** Gives every element in the page its words. */
 export function translatePage() {
   document.documentElement.lang = language;
-  for (const element of document.querySelectorAll('[data-words]')) put(element, element.dataset.words);
-  for (const element of document.querySelectorAll('[data-label]')) {
-    element.setAttribute('aria-label', text(element.dataset.label));
+  for (const element of document.querySelectorAll('[data-words], [data-label], [data-hint]')) {
+    const { words, label, hint } = element.dataset;
+    if (words) put(element, words);
+    if (label) element.ariaLabel = text(label);
+    if (hint) element.placeholder = text(hint);
   }
 }
