@@ -272,9 +272,9 @@ test('people called before are one press away, and can be forgotten', async () =
   await connect(anna, bob);
   await anna.press('Hang up');
   await anna.page.reload();
-  await anna.page.getByRole('button', { name: 'Call' }).and(anna.page.locator('[data-call="Bob"]')).waitFor();
+  await anna.page.getByRole('button', { name: 'Call' }).and(anna.page.locator('[data-name="Bob"]')).waitFor();
   await anna.settled();
-  await anna.page.locator('[data-call="Bob"]').click();
+  await anna.page.locator('[data-name="Bob"]').click();
   await bob.banner('Anna is calling');
   await anna.press('Hang up');
   const stored = await anna.eval(() => Object.entries(localStorage).map(String).sort());

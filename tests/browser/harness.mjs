@@ -25,10 +25,10 @@ export const PHONE = { width: 390, height: 844 };
 export const DESKTOP = { width: 1280, height: 800 };
 
 const FLAGS = [
-  '--use-fake-device-for-media-stream=fps=10,device-count=2',
+  '--use-fake-device-for-media-stream=fps=5,device-count=2',
   '--use-fake-ui-for-media-stream',
   // Addresses instead of .local names, which need multicast that containers do not have.
-  '--disable-features=WebRtcHideLocalIpsWithMdns',
+  '--disable-features=WebRtcHideLocalIpsWithMdns,SpareRendererForSitePerProcess',
   '--disable-background-timer-throttling',
   '--disable-backgrounding-occluded-windows',
   '--disable-renderer-backgrounding',
@@ -284,7 +284,7 @@ export const devices = {
   /** Coding larger pictures is too much for two cores. Without it: `{ picture: 'full' }`. */
   small: `{
     const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-    navigator.mediaDevices.getUserMedia = (wish) => real(wish.video ? { ...wish, video: { ...wish.video, width: 480, height: 270, frameRate: 5 } } : wish);
+    navigator.mediaDevices.getUserMedia = (wish) => real(wish.video ? { ...wish, video: { ...wish.video, width: 320, height: 180, frameRate: 5 } } : wish);
   }`,
   firstVisit: 'globalThis.firstVisit = true;',
 };

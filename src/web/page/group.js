@@ -51,6 +51,13 @@ export class Group {
     this.#dial(name, { size: this.connected.length + 1 });
   }
 
+  /** Answers a caller whose call we take part in from now on. */
+  join(name, caller) {
+    const { group } = caller.offer;
+    if (typeof group === 'string') this.id = group.slice(0, LONGEST_ID);
+    this.accept(name, caller);
+  }
+
   /** Lets a caller in. */
   accept(name, { offer, candidates }) {
     this.#left.delete(name);
@@ -123,9 +130,9 @@ export class Group {
     this.#regroup(id, name);
   }
 
-  leave(reason = 'hangup') {
+  leave() {
     for (const peer of this.all) {
-      this.#send('leave', peer.name, { reason, group: this.id });
+      this.#send('leave', peer.name, { reason: 'hangup', group: this.id });
       this.#remove(peer.name, true);
     }
   }

@@ -302,8 +302,7 @@ function begin() {
   state.asking = null;
   people.called(name);
   const caller = forget(name);
-  if (typeof caller?.offer.group === 'string') group.id = caller.offer.group;
-  if (caller) group.accept(name, caller);
+  if (caller) group.join(name, caller);
   else group.invite(name);
   say(null);
   onMedia();
@@ -358,13 +357,8 @@ function onGone({ name, connected, dialed }, why) {
   }
 }
 
-/** By that person. */
 function onRemoved(name) {
   endCall('sayYouWereRemoved', { name });
-}
-
-function hangUp() {
-  endCall('sayYouHungUp');
 }
 
 function remove(name) {
@@ -503,7 +497,7 @@ async function loadConfig() {
 /** What a button does, by its `data-action` or else its id. */
 const actions = {
   __proto__: null,
-  followInvitation, dropInvitation, copyLink, rememberToken, begin, cancel, hangUp, remove,
+  followInvitation, dropInvitation, copyLink, rememberToken, begin, cancel, remove,
   call: dial,
   answer: (name) => answer(name, media.wantsCamera),
   answerWithoutCamera: (name) => answer(name, false),
@@ -523,6 +517,7 @@ const actions = {
   flip: () => media.flip(),
   fullscreen: toggleFullscreen,
   pip: () => stage.pictureInPicture(),
+  hangUp: () => endCall('sayYouHungUp'),
   add: () => togglePanel('add'),
   chat: () => togglePanel('chat'),
   more: () => togglePanel('more'),

@@ -22,7 +22,7 @@ const POOR_ROUND_TRIP_S = 0.8;
 export const MAX_SDP = 100_000;
 export const MAX_CANDIDATES = 100; // for one description
 const MAX_CHANNEL_MESSAGE = 16_000;
-const CHANNEL_MESSAGES_PER_SECOND = 20;
+const CHANNEL_MESSAGES_PER_SECOND = 50;
 
 // From this many people on, each sender is capped, or six cameras would be too much for most homes.
 const CROWD = 4;
