@@ -85,28 +85,25 @@ pub struct Client {
 /// Why a connection ended.
 #[derive(Debug)]
 enum DisconnectReason {
-    /// The socket was closed or reset, by the client or by `ClientSocket::disconnect`.
-    ConnectionLost,
+    /// The client is gone, or must be.
+    Lost(&'static str),
     /// The client sent a close frame, which has been answered.
     ClosedByClient,
-    /// The client answered neither our ping nor sent anything else.
-    KeepaliveTimeout,
     /// The server ends it: the close code and its reason.
     ClosedByServer(CloseCode, &'static str),
-    /// A bug in this program. The panic hook has logged where.
-    Panicked,
 }
+
+/// The socket was closed or reset, by the client or by `ClientSocket::disconnect`.
+const CONNECTION_LOST: DisconnectReason = DisconnectReason::Lost("connection lost");
 
 impl fmt::Display for DisconnectReason {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            DisconnectReason::ConnectionLost => f.write_str("connection lost"),
+            DisconnectReason::Lost(reason) => f.write_str(reason),
             DisconnectReason::ClosedByClient => f.write_str("closed by the client"),
-            DisconnectReason::KeepaliveTimeout => f.write_str("keepalive timeout"),
             DisconnectReason::ClosedByServer(code, reason) => {
                 write!(f, "{reason}, closed with {code}")
             }
-            DisconnectReason::Panicked => f.write_str("a bug in this server"),
         }
     }
 }
@@ -128,10 +125,9 @@ impl Client {
     /// Reads and handles messages until the connection ends, and then ends it here, too.
     pub fn run(mut self: Box<Self>) {
         let reason = panic::catch_unwind(AssertUnwindSafe(|| self.serve()))
-            .unwrap_or(DisconnectReason::Panicked);
+            .unwrap_or(DisconnectReason::Lost("a bug in this server")); // The panic hook has logged where.
         self.peer.with(|websocket| websocket.get_mut().closed = true);
         let level = match (&reason, &self.session) {
-            (DisconnectReason::Panicked, _) => Level::Error,
             (DisconnectReason::ClosedByServer(..), _) | (_, Some(_)) => Level::Info,
             _ => Level::Debug,
         };
@@ -139,9 +135,7 @@ impl Client {
         self.session = None;
         let (shared, address) = (self.shared.clone(), self.address);
         match reason {
-            DisconnectReason::ConnectionLost
-            | DisconnectReason::KeepaliveTimeout
-            | DisconnectReason::Panicked => self.peer.abort(&shared.timeouts),
+            DisconnectReason::Lost(_) => self.peer.abort(&shared.timeouts),
             DisconnectReason::ClosedByClient => self.peer.close(None, &shared.timeouts),
             DisconnectReason::ClosedByServer(code, reason) => {
                 self.peer.close(Some(CloseFrame { code, reason: reason.into() }), &shared.timeouts);
@@ -194,7 +188,7 @@ impl Client {
                 delay.max(PACING_DELAY) + PACING_DELAY * u32::from(self.address.port() % 256) / 256,
             );
             if self.peer.socket.is_reset() {
-                return Err(DisconnectReason::ConnectionLost);
+                return Err(CONNECTION_LOST);
             }
         }
         self.check_open() // Handling all received bytes could take minutes.
@@ -203,7 +197,7 @@ impl Client {
     /// Whether nobody has disconnected this client, and the server is not stopping.
     fn check_open(&self) -> Result<(), DisconnectReason> {
         if self.peer.socket.is_disconnected() {
-            return Err(DisconnectReason::ConnectionLost);
+            return Err(CONNECTION_LOST);
         }
         if self.shared.stopping.load(Ordering::Relaxed) {
             return Err(DisconnectReason::ClosedByServer(CloseCode::Away, "server is stopping"));
@@ -251,7 +245,7 @@ impl Client {
                 Err(error) if is_timeout(&error) => {
                     let progress = self.peer.with(|websocket| websocket.get_ref().progress);
                     if progress_at_ping == Some(progress) {
-                        return Err(DisconnectReason::KeepaliveTimeout);
+                        return Err(DisconnectReason::Lost("keepalive timeout"));
                     }
                     // Also a slow reader, which has yet to take what was sent before the ping.
                     if progress_at_ping.replace(progress).is_none() {
@@ -264,7 +258,7 @@ impl Client {
                 }
                 Ok(_) | Err(_) => {
                     self.check_open()?;
-                    return Err(DisconnectReason::ConnectionLost);
+                    return Err(CONNECTION_LOST);
                 }
             }
         };
@@ -340,11 +334,9 @@ fn disconnect_reason(error: Error) -> DisconnectReason {
         Error::Capacity(_) => close(CloseCode::Size, "message too big"),
         Error::Utf8(_) => close(CloseCode::Invalid, "text is not UTF-8"),
         // TLS was closed, and the WebSocket was not.
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-            DisconnectReason::ConnectionLost
-        }
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => CONNECTION_LOST,
         Error::Protocol(_) => close(CloseCode::Protocol, "not RFC 6455"),
-        _ => DisconnectReason::ConnectionLost,
+        _ => CONNECTION_LOST,
     }
 }
 

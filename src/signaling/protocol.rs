@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::Serialize;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -147,25 +146,16 @@ impl<'a> Envelope<'a> {
     /// The reply that tells the sender why this message was refused. One of which nothing could be
     /// read is [`Envelope::default`].
     pub fn refusal(&self, fault: &Fault) -> String {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Refusal<'a> {
-            r#type: &'a str,
-            message: String,
-            code: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            signal_type: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            to_user: Option<&'a RawValue>,
-        }
         let (code, message) = fault.words();
-        to_json(&Refusal {
-            r#type: "error",
-            message,
-            code,
-            signal_type: self.signal_type.as_deref(),
-            to_user: self.to_user.as_ref().map(|name| name.json),
-        })
+        let mut reply =
+            format!(r#"{{"type":"error","message":{},"code":"{code}""#, to_json(&message));
+        if let Some(signal_type) = &self.signal_type {
+            reply += &format!(r#","signalType":{}"#, to_json(signal_type));
+        }
+        if let Some(name) = &self.to_user {
+            reply += &format!(r#","toUser":{}"#, name.json);
+        }
+        reply + "}"
     }
 }
 
@@ -225,7 +215,7 @@ pub fn login_reply(request: &str, outcome: Result<Option<String>, LoginRefusal>)
 
 /// What a user's partners get when that user disconnects or takes another name.
 pub fn leave_message(from_user: &str, to_user: &str) -> String {
-    let [from_user, to_user] = [from_user, to_user].map(|name| to_json(&name));
+    let [from_user, to_user] = [from_user, to_user].map(to_json);
     format!(
         r#"{{"msgType":"other","signalType":"leave","fromUser":{from_user},"toUser":{to_user}}}"#
     )
@@ -302,9 +292,9 @@ fn nests_too_deep(json: &str) -> bool {
     })
 }
 
-fn to_json<T: Serialize>(value: &T) -> String {
-    // Strings, numbers and structs of them always have a JSON form.
-    serde_json::to_string(value).unwrap_or_default()
+fn to_json(text: &str) -> String {
+    // A string always has a JSON form.
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 #[cfg(test)]
