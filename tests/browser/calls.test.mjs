@@ -68,6 +68,15 @@ for (const isBare of [false, true]) {
   });
 }
 
+/** Waits until each of them sees moving pictures of all others, and says how long that took. */
+async function seeEachOther(people, start) {
+  const last = performance.now();
+  await Promise.all(people.map((one) => one.connected(people.length - 1)));
+  await Promise.all(people.map((one) => one.sees_pictures_of(...people.filter((o) => o !== one).map(({ name }) => name))));
+  const [all, rest] = [start, last].map((time) => Math.round(performance.now() - time));
+  console.log(`${people.length} people see each other ${rest} ms after the last Answer, ${all} ms after the first press`);
+}
+
 test('two people talk, hang up, and talk again the other way round', async () => {
   const server = await serve();
   const anna = await online(server, 'Anna', { picture: 'full' });
@@ -75,9 +84,7 @@ test('two people talk, hang up, and talk again the other way round', async () =>
   const start = performance.now();
   await anna.call('Bob');
   await bob.answers();
-  const pressed = performance.now();
-  await Promise.all([anna.sees_pictures_of('Bob'), bob.sees_pictures_of('Anna')]);
-  console.log(`2 people see each other ${Math.round(performance.now() - pressed)} ms after Answer, ${Math.round(performance.now() - start)} ms after Call`);
+  await seeEachOther([anna, bob], start);
   const stage = await anna.page.locator('.tile:not(.own)').boundingBox();
   assert.ok(stage.width * stage.height > 0.8 * DESKTOP.width * DESKTOP.height, 'the picture fills the window');
   const track = await anna.eval(() => connections[0].getSenders().find((s) => s.track.kind === 'video').track.getSettings());
@@ -96,15 +103,16 @@ test('a caller is let in, a third is invited, and who leaves is gone for all', a
   await cleo.call('Bob');
   await bob.banner('Cleo is calling and wants to join');
   await bob.press('Let in');
-  const three = [anna, bob, cleo];
-  await Promise.all(three.map((one) => one.sees_pictures_of(...three.filter((o) => o !== one).map(({ name }) => name))));
   await anna.notice('Cleo joined the call');
+  const three = [anna, bob, cleo];
+  await seeEachOther(three, performance.now());
   await anna.press('Add');
   await anna.field('Name of the person to add').fill('Dan');
   await anna.page.locator('#addForm').getByRole('button').click();
   await dan.answers();
   const four = [...three, dan];
-  await Promise.all(four.map((one) => one.sees_pictures_of(...four.filter((o) => o !== one).map(({ name }) => name))));
+  await seeEachOther(four, performance.now());
+  await anna.shot('call-4-desktop');
   // From four people on, each sender is capped.
   await Promise.all(four.map((one) => one.until(() => connections.filter(({ connectionState }) => connectionState === 'connected').every((pc) => {
     const [encoding] = pc.getSenders().find(({ track }) => track?.kind === 'video').getParameters().encodings;
@@ -139,37 +147,29 @@ test('somebody who is removed is gone for all, and has to ring to come back', as
   await bob.notice('Anna hung up');
 });
 
-for (const count of [4, 6]) {
-  test(`${count} people see each other, and no more get in`, async () => {
-    const server = await serve();
-    const people = await everybody(server, ...['Anna', 'Bob', 'Cleo', 'Dan', 'Eve', 'Finn'].slice(0, count));
-    const start = performance.now();
-    const [host, ...guests] = people;
-    await host.call(guests[0].name);
-    await guests[0].answers();
-    await host.until(() => document.body.dataset.view === 'call' && connections.some((pc) => pc.connectionState === 'connected'));
-    const late = guests.slice(1);
-    await host.press('Add');
-    for (const guest of late) {
-      await host.field('Name of the person to add').fill(guest.name);
-      await host.page.locator('#addForm').getByRole('button').click();
-      if (guest !== late.at(-1)) await host.press('Add');
-    }
-    await Promise.all(late.map((guest) => guest.answers()));
-    const answered = performance.now();
-    await Promise.all(people.map((one) => one.connected(count - 1)));
-    await Promise.all(people.map((one) => one.sees_pictures_of(...people.filter((o) => o !== one).map(({ name }) => name))));
-    console.log(`${count} people see each other ${Math.round(performance.now() - answered)} ms after the last Answer, ${Math.round(performance.now() - start)} ms after the first Call`);
-    await host.shot(`call-${count}-desktop`);
-    await host.page.setViewportSize(PHONE);
-    await host.shot(`call-${count}-phone`);
-    if (count < 6) return;
-    const gil = await online(server, 'Gil');
-    await gil.call('Anna');
-    await gil.notice('Anna is in another call');
-    await Promise.all(people.map((one) => one.connected(count - 1)));
-  });
-}
+test('six people see each other, and no more get in', async () => {
+  const server = await serve();
+  const people = await everybody(server, 'Anna', 'Bob', 'Cleo', 'Dan', 'Eve', 'Finn');
+  const [anna, bob, ...late] = people;
+  const start = performance.now();
+  await anna.call('Bob');
+  await bob.answers();
+  await anna.connected(1);
+  for (const guest of late) {
+    await anna.press('Add');
+    await anna.field('Name of the person to add').fill(guest.name);
+    await anna.page.locator('#addForm').getByRole('button').click();
+  }
+  await Promise.all(late.map((guest) => guest.answers()));
+  await seeEachOther(people, start);
+  await anna.shot('call-6-desktop');
+  await anna.page.setViewportSize(PHONE);
+  await anna.shot('call-6-phone');
+  const gil = await online(server, 'Gil');
+  await gil.call('Anna');
+  await gil.notice('Anna is in another call');
+  await Promise.all(people.map((one) => one.connected(5)));
+});
 
 test('both call each other at once, and one call comes of it', async () => {
   const server = await serve();
@@ -271,7 +271,7 @@ test('a line that is lost in a call comes back without anybody noticing', async 
   const [anna, bob] = await everybody(server, 'Anna', 'Bob');
   await connect(anna, bob);
   await bob.eval(() => sockets.at(-1).close());
-  await bob.until(() => sockets.length === 2 && document.querySelector('#who').dataset.line === 'online');
+  await bob.until(() => sockets.length >= 2 && document.querySelector('#who').dataset.line === 'online');
   await anna.until(() => connections[0].signalingState === 'stable');
   await bob.press('Hang up');
   await anna.notice('Bob hung up');

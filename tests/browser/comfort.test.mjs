@@ -1,7 +1,7 @@
 /* What makes the page pleasant, one test for each row of its list of features. */
 
 import assert from 'node:assert/strict';
-import { connect, devices, everybody, online, open, PHONE, serve, test } from './harness.mjs';
+import { CHROMIUM, connect, devices, everybody, launch, online, open, PHONE, serve, test } from './harness.mjs';
 
 const own = (person) => person.page.locator('.tile.own');
 const tile = (person, name) => person.page.locator('.tile:not(.own)', { hasText: name });
@@ -47,12 +47,14 @@ test('the screen stays on during a call, and only then', async () => {
   const init = `globalThis.locks = [];
     const real = navigator.wakeLock.request.bind(navigator.wakeLock);
     navigator.wakeLock.request = async (kind) => { locks.push(await real(kind)); return locks.at(-1); };`;
-  const anna = await online(server, 'Anna', { init });
+  const from = await launch(CHROMIUM);
+  const anna = await online(server, 'Anna', { init, from });
   const bob = await online(server, 'Bob');
   await connect(anna, bob);
   await anna.until(() => locks.length === 1 && !locks[0].released);
   await anna.press('Hang up');
   await anna.until(() => locks.length === 1 && locks[0].released);
+  await from.close();
 });
 
 test('before the first call the page shows how one looks and sounds, with devices to choose', async () => {
@@ -191,13 +193,14 @@ test('a shared screen is seen by all, and ends on both sides', async () => {
     await one.page.locator('.tile[data-screen]', { hasText: 'Anna' }).waitFor();
     await one.until(() => document.querySelector('.tile[data-screen] video').videoWidth === 1280);
   }
+  const told = anna.notice('You no longer share your screen');
   // Chromium's own button ends a share; a page's `stop` alone says nothing to the page.
   await anna.eval(() => {
     const [track] = document.querySelector('.tile.own video').srcObject.getVideoTracks();
     track.stop();
     track.dispatchEvent(new Event('ended'));
   });
-  await anna.notice('You no longer share your screen');
+  await told;
   await bob.page.locator('.tile[data-screen]').waitFor({ state: 'detached' });
   await bob.sees_pictures_of('Anna');
 });

@@ -8,6 +8,7 @@
 import { chromium } from 'playwright-core';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdtemp, mkdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,6 +19,9 @@ import { fileURLToPath } from 'node:url';
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const PROGRAM = process.env.SIGNAL_SERVER ?? join(ROOT, 'target/debug/signal-server');
 export const SHOTS = process.env.SCREENSHOTS ?? join(ROOT, 'target/screenshots');
+export const CHROMIUM = process.env.CHROME ?? '/usr/bin/chromium';
+/** Chromium without its windows, which opens a page with a third of the work. It has no wake lock. */
+const SHELL = process.env.CHROME ?? '/usr/bin/chromium-headless-shell';
 /** How long anything may take that must happen, on a slow and busy machine: a test that passes never waits for it. */
 export const PATIENCE_MS = 45_000;
 
@@ -76,9 +80,8 @@ afterEach(async () => {
   for (const clean of cleanups.splice(0).reverse()) await clean();
 });
 
-export function launch(flags = []) {
-  const executablePath = process.env.CHROME ?? '/usr/bin/chromium';
-  return chromium.launch({ executablePath, args: [...FLAGS, ...flags] });
+export function launch(executablePath = existsSync(SHELL) ? SHELL : CHROMIUM) {
+  return chromium.launch({ executablePath, args: FLAGS });
 }
 
 /** Starts a server; it ends with the test. */
@@ -213,7 +216,11 @@ export async function open(url, name = '', options = {}) {
   await context.addInitScript(spy);
   const page = await context.newPage();
   if (clock) await page.clock.install();
-  await page.goto(url);
+  // Another program on this machine may have changed the network meanwhile, which Chromium says once.
+  await page.goto(url).catch((error) => {
+    if (!error.message.includes('ERR_NETWORK_CHANGED')) throw error;
+    return page.goto(url);
+  });
   return new Person(page, context, name);
 }
 
@@ -284,7 +291,11 @@ export const devices = {
   /** Coding larger pictures is too much for two cores. Without it: `{ picture: 'full' }`. */
   small: `{
     const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-    navigator.mediaDevices.getUserMedia = (wish) => real(wish.video ? { ...wish, video: { ...wish.video, width: 320, height: 180, frameRate: 5 } } : wish);
+    const video = { width: 320, height: 180, frameRate: 5 };
+    const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+    navigator.mediaDevices.getUserMedia = (wish) => real({
+      ...wish, ...(wish.video && { video: { ...wish.video, ...video } }), ...(wish.audio && { audio: { ...wish.audio, ...audio } }),
+    });
   }`,
   firstVisit: 'globalThis.firstVisit = true;',
 };

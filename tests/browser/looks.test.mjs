@@ -160,7 +160,6 @@ test('in a call', async () => {
   await anna.press('More');
   await look(anna, 'call-settings');
   await anna.press('More');
-  await cleo.press('Hang up');
   await anna.press('Share screen');
   await bob.page.locator('.tile[data-screen]').waitFor();
   await look(bob, 'call-screen');

@@ -127,7 +127,7 @@ export class Group {
   remove(name) {
     const id = crypto.randomUUID();
     for (const peer of this.all) if (peer.name !== name) peer.tell({ regroup: { id, without: name } });
-    this.#regroup(id, name);
+    this.#regroup(id, name, 'removed');
   }
 
   leave() {
@@ -137,8 +137,8 @@ export class Group {
     }
   }
 
-  #regroup(id, without) {
-    if (this.peers.has(without)) this.#send('leave', without, { reason: 'removed', group: this.id });
+  #regroup(id, without, reason) {
+    if (this.peers.has(without)) this.#send('leave', without, { reason, group: this.id });
     this.id = id;
     this.drop(without, 'removed', true);
     for (const { name, connected, dialed } of this.all) if (!connected && dialed) this.#dial(name, dialed);
@@ -218,7 +218,9 @@ export class Group {
   #heard(peer, { state, text, bye, regroup }) {
     if (bye === true) this.drop(peer.name, 'hangup', true);
     if (typeof text === 'string') this.#on.text(peer.name, text);
-    if (typeof regroup?.id === 'string') this.#regroup(regroup.id.slice(0, LONGEST_ID), regroup.without);
+    if (typeof regroup?.id === 'string') {
+      this.#regroup(regroup.id.slice(0, LONGEST_ID), regroup.without, 'hangup');
+    }
     if (typeof state !== 'object' || state === null) return;
     const members = Array.isArray(state.members) ? state.members.slice(0, MOST_PEOPLE) : [];
     peer.far = {
