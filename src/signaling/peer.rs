@@ -32,7 +32,7 @@ pub struct Peer {
 /// Why a message was not sent. Nothing of it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
-    /// The client is disconnecting.
+    /// The client is disconnecting, or is a PeerJS client that is not there yet.
     Closed,
     /// The client takes data too slowly: the message does not fit into its write buffer.
     Full,
@@ -69,7 +69,8 @@ impl Peer {
         let mut bytes = Vec::with_capacity(frame.len());
         frame.format(&mut bytes).map_err(|_| SendError::Closed)?;
         self.with(|websocket| {
-            if websocket.get_ref().closed || !websocket.can_write() {
+            if websocket.get_ref().closed || websocket.get_ref().unopened || !websocket.can_write()
+            {
                 return Err(SendError::Closed);
             }
             let transport = websocket.get_mut();

@@ -25,8 +25,7 @@ type Users = HashMap<String, RegisteredUser>;
 
 struct RegisteredUser {
     peer: Peer,
-    /// `None` while nobody finds the user: before [`Registration::publish`], and once the user is
-    /// leaving. The name stays taken until all partners have been told.
+    /// `None` once the user is leaving. The name stays taken until all partners have been told.
     partners: Option<Partners>,
 }
 
@@ -51,7 +50,7 @@ pub struct Registration {
 }
 
 impl Registry {
-    /// Gives `name` to `peer`. Others find it after [`Registration::publish`].
+    /// Gives `name` to `peer`.
     ///
     /// # Errors
     /// The name is taken, by the connection returned.
@@ -59,7 +58,8 @@ impl Registry {
         match self.users.lock().entry(name.to_owned()) {
             Entry::Occupied(holder) => Err(holder.get().peer.clone()),
             Entry::Vacant(free) => {
-                free.insert(RegisteredUser { peer: peer.clone(), partners: None });
+                let partners = Some(Partners::new());
+                free.insert(RegisteredUser { peer: peer.clone(), partners });
                 Ok(Registration { registry: self.clone(), name: name.to_owned() })
             }
         }
@@ -133,13 +133,6 @@ impl Registry {
 }
 
 impl Registration {
-    /// From now on others find the user.
-    pub fn publish(&self) {
-        if let Some(user) = self.registry.users.lock().get_mut(&self.name) {
-            user.partners = Some(Partners::new());
-        }
-    }
-
     /// From now on nobody finds the user, but the name is not free yet. Returns whom to tell.
     pub fn begin_unregister(&self) -> Partners {
         let mut users = self.registry.users.lock();

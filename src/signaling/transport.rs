@@ -31,6 +31,8 @@ pub struct Transport {
     stream: MaybeTls,
     /// The owning thread has stopped reading; treat the user as offline.
     pub closed: bool,
+    /// The client is a PeerJS client that has yet to hear that it has its id, before anything else.
+    pub unopened: bool,
     /// The owning thread is handling received bytes. It cannot see a pong meanwhile.
     pub processing: bool,
     /// Since when the owning thread has been probing another connection, perhaps one that probes this.
@@ -102,6 +104,7 @@ impl Transport {
                 Some(acceptor) => MaybeTls::Tls(tls::accept(acceptor, socket)?),
             },
             closed: false,
+            unopened: false,
             processing: true,
             probing: None,
             empty_records: 0,

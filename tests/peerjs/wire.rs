@@ -36,6 +36,7 @@ crate::trials! {
     a_client_is_pinged_after_its_messages_have_expired
     nobody_is_told_when_a_peer_disconnects
     open_comes_before_anybodys_message
+    who_has_heard_open_can_be_reached
     a_slow_reader_gets_all_messages_in_order
     what_waits_for_a_slow_reader_is_for_nobody_elses_token
     messages_over_the_rate_are_slowed_and_all_arrive
@@ -285,7 +286,7 @@ fn an_undeliverable_pair_expires_once(link: Link) {
     let mut alice = open(&server.door, link, "alice");
     let start = Instant::now();
     for absent in ["bob", "carol"] {
-        for kind in ["OFFER", "ANSWER", "CANDIDATE", "OFFER"] {
+        for kind in ["CANDIDATE", "OFFER", "ANSWER", "OFFER"] {
             alice.send_json(&to(kind, absent, &json!(1)));
         }
     }
@@ -377,58 +378,72 @@ fn open_comes_before_anybodys_message(link: Link) {
     let door = server.door();
     let mut alice = open(&door, link, "alice");
     let socket = alice.socket.try_clone().unwrap();
-    let text = to("CANDIDATE", "bob", &json!(1)).to_string();
-    let sender =
-        std::thread::spawn(
-            move || {
-                while alice.websocket.send(Message::text(text.clone())).is_ok() {}
-            },
-        );
-    for _ in 0..5 {
-        let mut bob = open(&door, link, "bob");
-        assert_eq!(bob.receive_json(), from("CANDIDATE", "alice", "bob", &json!(1)));
+    let bobs = ["bob-1", "bob-2", "bob-3", "bob-4", "bob-5"];
+    let messages = bobs.map(|bob| Message::text(to("CANDIDATE", bob, &json!(1)).to_string()));
+    let sender = std::thread::spawn(move || {
+        while messages.iter().all(|text| alice.websocket.send(text.clone()).is_ok()) {}
+    });
+    for name in bobs {
+        let mut bob = open(&door, link, name);
+        assert_eq!(bob.receive_json(), from("CANDIDATE", "alice", name, &json!(1)));
     }
     // The sender does not read, so that it would not see the end of a connection that the server closes.
     socket.shutdown(Shutdown::Both).unwrap();
     sender.join().unwrap();
 }
 
-/// Alice, and Bob, for whom she has offers from 0 up to the number returned in his buffers, without room
-/// for another. He has not read one of them.
-fn alice_and_slow_bob(server: &Local, link: Link) -> (Client, Client, usize) {
-    let [mut alice, bob] = ["alice", "bob"].map(|id| open(&server.door, link, id));
-    // What is held for Carol leaves no room to hold one of the offers, so that the first one too many
-    // expires.
-    alice.send_json(&to("CANDIDATE", "carol", &json!("x".repeat(MAX_HELD_BYTES - PADDING))));
-    let sent = (0..)
-        .find(|number| {
-            alice.send_json(&to("OFFER", "bob", &padded(*number)));
-            alice.ask(&to("CANDIDATE", "alice", &json!("mark")))["type"] == "EXPIRE"
-        })
-        .unwrap();
-    assert_eq!(alice.receive_json()["payload"], "mark");
-    let mut carol = open(&server.door, link, "carol");
-    assert_eq!(carol.receive_json()["src"], "alice");
-    (alice, bob, sent)
+fn who_has_heard_open_can_be_reached(link: Link) {
+    let server = local();
+    let mut alice = open(&server.door, link, "alice");
+    let big = json!("x".repeat(MAX_HELD_BYTES)); // would expire if Bob were not there
+    for number in 0..50 {
+        let name = format!("bob-{number}");
+        let mut bob = open(&server.door, link, &name);
+        alice.send_json(&to("OFFER", &name, &big));
+        assert_eq!(bob.receive_json()["src"], "alice");
+    }
+    heard_nothing(&mut alice, "alice");
 }
 
-const PADDING: usize = 1000;
-
-fn padded(number: usize) -> Value {
-    json!(format!("{number} {}", "x".repeat(PADDING)))
+/// Alice; Bob, who has not read one of her messages to him; and what these are, in order. His buffers are
+/// full, and Alice holds at least the last one.
+fn alice_and_slow_bob(server: &Local, link: Link) -> (Client, Client, Vec<Value>) {
+    let [mut alice, bob] = ["alice", "bob"].map(|id| open(&server.door, link, id));
+    let expires = |alice: &mut Client, offer: &Value| {
+        alice.send_json(offer);
+        let reply = alice.ask(&to("CANDIDATE", "alice", &json!("mark")));
+        reply["type"] == "EXPIRE" && alice.receive_json()["payload"] == "mark"
+    };
+    let padded = |number: usize, size| json!(format!("{number} {}", "x".repeat(size)));
+    let mut sent = Vec::new();
+    // Too large to be held.
+    while !expires(&mut alice, &to("OFFER", "bob", &padded(sent.len(), MAX_HELD_BYTES))) {
+        sent.push(from("OFFER", "alice", "bob", &padded(sent.len(), MAX_HELD_BYTES)));
+    }
+    loop {
+        alice.send_json(&to("CANDIDATE", "bob", &padded(sent.len(), 1000)));
+        sent.push(from("CANDIDATE", "alice", "bob", &padded(sent.len(), 1000)));
+        // So large that it can be held only if nothing else is.
+        let (absent, size) = (format!("absent-{}", sent.len()), MAX_HELD_BYTES - 500);
+        if expires(&mut alice, &to("OFFER", &absent, &padded(0, size))) {
+            return (alice, bob, sent);
+        }
+        assert_eq!(open(&server.door, link, &absent).receive_json()["src"], "alice");
+    }
 }
 
 fn a_slow_reader_gets_all_messages_in_order(link: Link) {
     let hold = Duration::from_secs(3600);
     let server = Local::start_with(Timeouts { hold, ..SHORT }, &PEERJS);
     let (mut alice, mut bob, sent) = alice_and_slow_bob(&server, link);
-    for number in sent..sent + 10 {
-        alice.send_json(&to("CANDIDATE", "bob", &padded(number)));
+    for number in 0..10 {
+        alice.send_json(&to("CANDIDATE", "bob", &json!(number)));
     }
-    heard_nothing(&mut alice, "alice");
-    for number in 0..sent + 10 {
-        let kind = if number < sent { "OFFER" } else { "CANDIDATE" };
-        assert_eq!(bob.receive_json(), from(kind, "alice", "bob", &padded(number)));
+    for message in sent {
+        assert_eq!(bob.receive_json(), message);
+    }
+    for number in 0..10 {
+        assert_eq!(bob.receive_json(), from("CANDIDATE", "alice", "bob", &json!(number)));
     }
     alice.send_json(&to("LEAVE", "bob", &json!("last")));
     assert_eq!(bob.receive_json(), from("LEAVE", "alice", "bob", &json!("last")));
@@ -437,9 +452,7 @@ fn a_slow_reader_gets_all_messages_in_order(link: Link) {
 fn what_waits_for_a_slow_reader_is_for_nobody_elses_token(link: Link) {
     let hold = Duration::from_secs(3600);
     let server = Local::start_with(Timeouts { hold, ..SHORT }, &PEERJS);
-    let (mut alice, bob, sent) = alice_and_slow_bob(&server, link);
-    alice.send_json(&to("CANDIDATE", "bob", &padded(sent)));
-    heard_nothing(&mut alice, "alice");
+    let (mut alice, bob, _) = alice_and_slow_bob(&server, link);
     bob.kill();
     let mut other = claim(&server.door, link, "bob", "another");
     assert_eq!(other.receive(), OPEN);

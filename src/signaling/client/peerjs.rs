@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use log::{debug, info};
 use sha2::{Digest, Sha256};
+use tungstenite::Message::Text;
 use tungstenite::Utf8Bytes;
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -78,6 +79,7 @@ impl Held {
 impl Client {
     /// The same client. With a query in its URL it is a PeerJS client.
     pub fn with_peerjs(mut self, query: Option<String>) -> Client {
+        self.peer.with(|websocket| websocket.get_mut().unopened = query.is_some());
         self.peerjs = query.map(|query| State { query: Some(query), held: BTreeMap::new() });
         self
     }
@@ -112,7 +114,7 @@ impl Client {
             }
         };
         info!("{} PeerJS login refused: {refusal}", self.address);
-        self.reply(refusal.into());
+        self.say_first(refusal);
         Err(DisconnectReason::ClosedByServer(CloseCode::Policy, "not logged in"))
     }
 
@@ -124,11 +126,18 @@ impl Client {
         }
     }
 
-    /// Tells a PeerJS client that it has its id.
+    /// Tells a PeerJS client that it has its id. Others find it already, and their messages can follow.
     pub(super) fn open_peerjs(&self) {
         if self.peerjs.is_some() {
-            self.reply(peerjs::OPEN.into());
+            self.say_first(peerjs::OPEN);
         }
+    }
+
+    fn say_first(&self, text: &'static str) {
+        self.peer.with(|websocket| {
+            websocket.get_mut().unopened = false;
+            let _ = websocket.send(Text(text.into())); // An error: the next `receive` returns.
+        });
     }
 
     /// Relays a message. What is not one is ignored: the dialect has no word for that.
