@@ -23,11 +23,12 @@ macro_rules! page {
 }
 
 /// Path, content type, content.
-const FILES: [(&str, &str, &str); 19] = [
+const FILES: [(&str, &str, &str); 20] = [
     ("/", HTML, page!("index.html")),
     ("/style.css", CSS, page!("style.css")),
     ("/icon.svg", SVG, page!("icon.svg")),
     ("/main.js", SCRIPT, page!("main.js")),
+    ("/callers.js", SCRIPT, page!("callers.js")),
     ("/chat.js", SCRIPT, page!("chat.js")),
     ("/group.js", SCRIPT, page!("group.js")),
     ("/media.js", SCRIPT, page!("media.js")),

@@ -4,10 +4,11 @@
  * Everything that happens changes the state and calls `draw`.
  */
 
+import { Callers } from './callers.js';
 import { Chat } from './chat.js';
 import { Group } from './group.js';
 import { Media } from './media.js';
-import { MAX_CANDIDATES, MAX_SDP, sdpOf } from './peer.js';
+import { MAX_SDP, sdpOf } from './peer.js';
 import * as people from './people.js';
 import { Ring } from './ring.js';
 import { Signaling } from './signaling.js';
@@ -16,9 +17,6 @@ import { fillPickers, page, render } from './view.js';
 import { text, translatePage } from './words.js';
 
 const ASKING_MS = 60_000;
-const RINGING_MS = 65_000; // the caller gives up a little earlier
-const RETURN_MS = 10_000; // for a caller's line to come back
-const MOST_CALLERS = 3;
 const MAX_CANDIDATE = 4_000;
 const NOTICE_MS = 8_000; // in a call, where it lies over the pictures
 const CONFIG_PAUSE_MS = 2_000;
@@ -46,7 +44,7 @@ const state = {
   name: people.recall('name'), // the name that this device knows
   token: '', tokenFromLink: false, turnServers: [], refusal: null,
   config: { iceServers: [], tlsPort: null, tokens: false, addresses: [] },
-  callers: new Map(), // who rings us: name → { offer, candidates, timer }
+  ringing: [], // the names of who rings us
   asking: null, // while camera and microphone are opened: { name, answering, confirm, opened }
   invitation: null, loginLink: null, callOnceOnline: false,
   absent: null, // whom we called in vain: { name, isAwaited, isProbed }
@@ -60,6 +58,8 @@ const media = new Media(onMedia, onDeviceGone);
 const ring = new Ring(draw);
 const stage = new Stage(page.stage);
 const chat = new Chat(page);
+const send = (signalType, toUser, fields) => signaling.send(signalType, toUser, fields);
+const callers = new Callers(send, { change: draw, gone: onCallerGone });
 const signaling = new Signaling(new URL('.', location.href).href.replace(/^http/, 'ws'), {
   online: onOnline, lost: onLost, refused: onRefused, message: onMessage,
   busy: () => group !== null,
@@ -70,12 +70,13 @@ function callState() {
   if (group?.stood) return 'talking';
   if (group) return group.all.some(({ met }) => met) ? 'connecting' : 'calling';
   if (state.asking) return 'asking';
-  return state.callers.size > 0 ? 'ringing' : 'none';
+  return callers.names.length > 0 ? 'ringing' : 'none';
 }
 
 function draw() {
   state.call = callState();
-  const caller = [...state.callers.keys()].at(-1);
+  state.ringing = callers.names;
+  const caller = state.ringing.at(-1);
   const [other] = group?.connected ?? [];
   if (caller) ring.start(text('isCalling', { name: caller }));
   else ring.stop();
@@ -144,7 +145,7 @@ function onRefused(reason) {
 function goOffline(words = 'sayOffline') {
   if (group && !group.stood) endCall(null);
   stopAsking();
-  for (const name of state.callers.keys()) forget(name);
+  for (const name of callers.names) callers.take(name);
   signaling.goOffline();
   people.remember('online', '', true);
   Object.assign(state, { line: 'off', me: null, tokenFromLink: false, absent: null });
@@ -158,12 +159,8 @@ function onMessage(message) {
   const size = message.signalType === 'candidate' ? JSON.stringify(message.candidate ?? '').length : 0;
   if (from.length > people.MAX_NAME || size > MAX_CANDIDATE || sdpOf(message).length > MAX_SDP) return;
   if (group?.receive(from, message)) return draw();
-  const caller = state.callers.get(from);
   if (message.signalType === 'offer') onOffer(from, message);
-  else if (message.signalType === 'leave' && caller) onCallerLeft(from, caller, message);
-  else if (message.signalType === 'candidate' && caller && caller.offer.group === message.group) {
-    if (caller.candidates.length < MAX_CANDIDATES) caller.candidates.push(message);
-  }
+  else callers.receive(from, message);
 }
 
 /** Only the server speaks without a `fromUser`; what it says is shown by its code, in our own words. */
@@ -181,71 +178,29 @@ function onServerError({ type, code, signalType, toUser }) {
 
 function onOffer(from, offer) {
   if (sdpOf(offer) === '' || offer.restart || offer.mesh) return; // about a call that we are not in
-  const { callers } = state;
-  const known = callers.get(from);
-  if (known && offer.group !== undefined && known.offer.group === offer.group) {
-    Object.assign(known, { offer, candidates: [] }); // their line was away, and they call on
-    return expectCaller(from, RINGING_MS);
-  }
   if (group?.peers.has(from)) group.drop(from, 'lost'); // they have lost the call that we had
-  if (people.isNotNow(from)) return turnAway(from, offer, 'declined');
-  const isFull = callers.size >= MOST_CALLERS || (group && (group.isFull || offer.size > 1));
-  if (!known && (isFull || !people.rings.take())) {
-    people.missedCall(from);
-    turnAway(from, offer, 'busy');
-    return draw();
-  }
-  clearTimeout(known?.timer);
-  callers.set(from, { offer, candidates: [] });
-  expectCaller(from, RINGING_MS);
-  draw();
+  callers.ring(from, offer, group !== null && (group.isFull || offer.size > 1));
 }
 
-function expectCaller(name, ms) {
-  const caller = state.callers.get(name);
-  clearTimeout(caller.timer);
-  caller.timer = setTimeout(() => callerIsGone(name), ms);
-}
-
-/** Without a reason it is the server's: the caller's line is away, and may come back. */
-function onCallerLeft(name, { offer }, { group: id, reason }) {
-  if (id !== undefined && id !== offer.group) return;
-  if (reason === undefined && id === undefined && offer.group !== undefined) expectCaller(name, RETURN_MS);
-  else callerIsGone(name);
-}
-
-function callerIsGone(name) {
-  forget(name);
-  people.missedCall(name);
+function onCallerGone(name) {
+  if (isAnswering(name)) stopAsking();
   say('sayMissed', { name });
 }
 
-function forget(name) {
-  const caller = state.callers.get(name);
-  clearTimeout(caller?.timer);
-  state.callers.delete(name);
-  if (state.asking?.answering && state.asking.name === name) stopAsking();
-  return caller;
-}
+const isAnswering = (name) => state.asking?.answering && state.asking.name === name;
 
 function answer(name, withCamera) {
-  if (!state.callers.has(name)) return;
+  if (!callers.names.includes(name)) return;
   if (!group) return ask(name, { withCamera, answering: true });
   people.called(name);
-  group.accept(name, forget(name));
+  group.accept(name, callers.take(name));
   draw();
 }
 
 function decline(name) {
-  if (!state.callers.has(name)) return;
-  people.sayNotNow(name);
-  turnAway(name, forget(name).offer, 'declined');
+  if (isAnswering(name)) stopAsking();
+  callers.sayNotNow(name);
   say('sayNotNow', { name });
-}
-
-/** Tells a caller why there is no call, unless so many call that it would use up our message rate. */
-function turnAway(name, offer, reason) {
-  if (people.refusals.take()) signaling.send('leave', name, { reason, group: offer.group });
 }
 
 // --- calling --------------------------------------------------------------------------------
@@ -255,8 +210,8 @@ function dial(typed) {
   if (name === '') return say('sayNoName');
   if (name === state.me) return say('sayOwnName');
   if (!signaling.isOnline) return say('sayNoServer');
-  if (state.callers.has(name) && !state.asking) return answer(name, true);
-  people.forgiveNotNow(name);
+  if (callers.names.includes(name) && !state.asking) return answer(name, true);
+  callers.forgive(name);
   state.absent = null;
   if (state.invitation === name) state.invitation = null;
   if (!group) return ask(name, { confirm: people.recall('checked') === '' });
@@ -296,12 +251,12 @@ function begin() {
       // For whoever wants to see that the TURN server works: no other way is taken.
       iceTransportPolicy: people.linkFields().has('relay') ? 'relay' : 'all',
     },
-    send: (signalType, toUser, fields) => signaling.send(signalType, toUser, fields),
+    send,
     on: { change: onGroupChange, joined: onJoined, gone: onGone, removed: onRemoved, text: onText },
   });
   state.asking = null;
   people.called(name);
-  const caller = forget(name);
+  const caller = callers.take(name);
   if (caller) group.join(name, caller);
   else group.invite(name);
   say(null);
@@ -309,9 +264,7 @@ function begin() {
 }
 
 function giveUpAsking(words) {
-  const { name } = state.asking;
-  const caller = forget(name);
-  if (caller) turnAway(name, caller.offer, 'unable');
+  callers.refuse(state.asking.name, 'unable');
   stopAsking();
   say(words);
 }
@@ -461,7 +414,7 @@ function lookForAbsent() {
   const { absent } = state;
   if (!absent?.isAwaited || group || state.asking) return;
   if (absent.isProbed) dial(absent.name); // the server has not said so since the last look
-  else absent.isProbed = signaling.send('candidate', absent.name, { candidate: null });
+  else absent.isProbed = send('candidate', absent.name, { candidate: null });
 }
 
 async function copyLink() {
@@ -552,7 +505,7 @@ document.addEventListener('fullscreenchange', draw);
 addEventListener('hashchange', followLink);
 addEventListener('pagehide', () => {
   group?.leave();
-  for (const [name, { offer }] of state.callers) turnAway(name, offer, 'hangup');
+  for (const name of callers.names) callers.refuse(name, 'hangup');
 });
 setInterval(lookForAbsent, LOOK_MS);
 setInterval(() => { if (page.devices.offsetParent) page.level.value = media.level(); }, LEVEL_MS);

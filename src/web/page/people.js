@@ -1,12 +1,10 @@
 /*
- * People: whom we called before, who called in vain, whom we told "not now", who is awaited; and the link
- * and QR code that bring somebody here. Names alone are stored, and can be cleared.
+ * People: whom we called before, and who called in vain; and the link and QR code that bring somebody here. Names alone are stored, and can be cleared.
  */
 
 const STORE = 'people';
 const MOST_STORED = 8;
 const MOST_MISSED = 20;
-const NOT_NOW_MS = 60_000;
 export const MAX_NAME = 128;
 
 /** Lets something happen at most so often in this time. */
@@ -27,14 +25,8 @@ export class Limit {
   }
 }
 
-/** How many callers are told why there is no call: they cannot use up our own message rate. */
-export const refusals = new Limit(5, 1_000);
-/** How many callers may ring, whatever names they come under. */
-export const rings = new Limit(12, 60_000);
-
 let recent = JSON.parse(recall(STORE) || '[]');
 let missed = [];
-const notNow = new Map();
 
 export const recentPeople = () => recent;
 export const missedCalls = () => missed;
@@ -54,20 +46,6 @@ export function missedCall(name) {
 export function clearPeople() {
   [recent, missed] = [[], []];
   remember(STORE, '');
-}
-
-/** They cannot ring for a while. */
-export function sayNotNow(name) {
-  notNow.set(name, performance.now() + NOT_NOW_MS);
-}
-
-export function isNotNow(name) {
-  return notNow.get(name) > performance.now();
-}
-
-/** The user calls them now, so they may call as well. */
-export function forgiveNotNow(name) {
-  notNow.delete(name);
 }
 
 /** The link that calls us. One made on this machine's own name for itself would not work on a phone. */

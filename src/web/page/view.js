@@ -27,8 +27,7 @@ function viewOf({ call, me }) {
 
 /** `parts` are the objects of main.js: `{ media, ring, stage, group, chat }`. */
 export function render(state, parts) {
-  const { line, me, notice, config } = state;
-  const ringing = [...state.callers.keys()];
+  const { line, me, notice, config, ringing, panel } = state;
   const view = viewOf(state);
   document.body.dataset.view = view;
   for (const name of Object.keys(VIEWS)) page[`${name}View`].hidden = name !== view;
@@ -41,7 +40,7 @@ export function render(state, parts) {
   renderInvitation(state, view);
   VIEWS[view](state, parts);
   renderBanner(ringing, view === 'call');
-  moveFocus({ view, ringing, panel: state.panel });
+  moveFocus({ view, ringing, panel });
 }
 
 /** A link asks to call somebody, or to log in as another user. */
