@@ -23,6 +23,7 @@ crate::trials! {
     an_id_of_another_token_is_taken_while_its_holder_lives
     the_id_of_a_silent_holder_can_be_had
     the_same_token_takes_over_at_once_and_the_old_connection_ends
+    a_page_that_is_loaded_again_twice_has_its_id
     every_type_is_relayed_with_its_sender_and_the_payload_byte_for_byte
     a_binary_frame_is_a_message_too
     what_is_no_message_to_somebody_is_ignored
@@ -39,6 +40,7 @@ crate::trials! {
     who_has_heard_open_can_be_reached
     a_slow_reader_gets_all_messages_in_order
     what_waits_for_a_slow_reader_is_for_nobody_elses_token
+    what_waited_for_a_former_holder_of_an_id_expires
     messages_over_the_rate_are_slowed_and_all_arrive
     a_name_of_one_dialect_is_no_name_of_the_other
     without_the_option_nothing_of_it_is_there
@@ -173,6 +175,21 @@ fn the_same_token_takes_over_at_once_and_the_old_connection_ends(link: Link) {
     assert_eq!(bob.receive_json(), from("OFFER", "alice", "bob", &json!("new")));
     bob.send_json(&to("ANSWER", "alice", &json!(2)));
     assert_eq!(new.receive_json(), from("ANSWER", "bob", "alice", &json!(2)));
+}
+
+fn a_page_that_is_loaded_again_twice_has_its_id(link: Link) {
+    let server = Server::start_with(&["--peerjs", "peerjs", "--max-rate", "20"]);
+    let door = server.door();
+    for round in 0..5 {
+        let id = format!("alice{round}");
+        let mut first = open_with(&door, link, &id, "t");
+        // Over its rate, it takes a moment to end, and the other two wait for that.
+        for _ in 0..100 {
+            first.send_json(&json!({"type": "HEARTBEAT"}));
+        }
+        claim(&door, link, &id, "t").kill();
+        assert_eq!(claim(&door, link, &id, "t").receive(), OPEN, "{round}");
+    }
 }
 
 fn every_type_is_relayed_with_its_sender_and_the_payload_byte_for_byte(link: Link) {
@@ -460,6 +477,20 @@ fn what_waits_for_a_slow_reader_is_for_nobody_elses_token(link: Link) {
     assert_eq!(other.receive_json(), from("OFFER", "alice", "bob", &json!("new")));
     heard_nothing(&mut other, "bob");
     heard_nothing(&mut alice, "alice");
+}
+
+fn what_waited_for_a_former_holder_of_an_id_expires(link: Link) {
+    let hold = Duration::from_secs(3600);
+    let server = Local::start_with(Timeouts { hold, ..SHORT }, &PEERJS);
+    let (mut alice, bob, _) = alice_and_slow_bob(&server, link);
+    alice.send_json(&to("OFFER", "bob", &json!("waits")));
+    heard_nothing(&mut alice, "alice");
+    bob.kill();
+    let mut other = claim(&server.door, link, "bob", "another");
+    assert_eq!(other.receive(), OPEN);
+    alice.send_json(&to("CANDIDATE", "bob", &json!("new")));
+    assert_eq!(other.receive_json(), from("CANDIDATE", "alice", "bob", &json!("new")));
+    assert_eq!(alice.receive_json(), expire("bob", "alice"));
 }
 
 fn messages_over_the_rate_are_slowed_and_all_arrive(link: Link) {

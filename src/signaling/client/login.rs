@@ -109,20 +109,26 @@ impl Client {
     /// Takes `name` if it is free, or if the connection that holds it is closing or dead.
     fn take_name(&self, name: &str) -> Option<Registration> {
         let (registry, timeouts) = (self.registry(), &self.shared.timeouts);
-        let holder = match registry.register(name, &self.peer) {
+        let deadline = Instant::now() + timeouts.probe;
+        let mut holder = match registry.register(name, &self.peer) {
             Ok(registration) => return Some(registration),
             Err(holder) => holder,
         };
         self.disconnect_own(&holder);
-        self.peer.with(|websocket| websocket.get_mut().probing = Some(Instant::now()));
-        let is_alive = holder.probe(timeouts.probe);
-        self.peer.with(|websocket| websocket.get_mut().probing = None);
-        if is_alive {
-            return registry.register(name, &self.peer).ok(); // It may have another name by now.
+        loop {
+            self.peer.with(|websocket| websocket.get_mut().probing = Some(Instant::now()));
+            let is_alive = holder.probe(timeouts.probe);
+            self.peer.with(|websocket| websocket.get_mut().probing = None);
+            if !is_alive {
+                info!("{} takes over {name:?} from a closed connection", self.address);
+                // The holder's thread tells its partners first: they get `leave` before anything new.
+                registry.wait_until_unregistered(name, &holder, timeouts.probe);
+            }
+            match registry.register(name, &self.peer) {
+                // Another login was quicker, and may be dead, too, as when a page is loaded again twice.
+                Err(next) if !next.is(&holder) && Instant::now() < deadline => holder = next,
+                result => return result.ok(), // A holder who is alive may have another name by now.
+            }
         }
-        info!("{} takes over {name:?} from a closed connection", self.address);
-        // The holder's thread tells its partners first: they get `leave` before anything new.
-        registry.wait_until_unregistered(name, &holder, timeouts.probe);
-        registry.register(name, &self.peer).ok()
     }
 }

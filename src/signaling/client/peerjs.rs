@@ -154,9 +154,15 @@ impl Client {
         let new = Held { until, messages: VecDeque::new(), can_expire, token: None };
         // All go this way, so that none overtakes those that are held.
         let recipient = peers.find(dst);
-        let former = peerjs.held.remove(dst);
         let is_for = |held: &Held| recipient.as_ref().is_none_or(|peer| held.is_for(peer));
-        let mut held = former.filter(is_for).unwrap_or(new);
+        let mut held = match peerjs.held.remove(dst) {
+            Some(former) if is_for(&former) => former,
+            Some(former) if former.can_expire => {
+                expire(&self.peer, session.name(), dst, limits.write_buffer());
+                new
+            }
+            _ => new,
+        };
         held.can_expire |= can_expire;
         held.messages.push_back(message.to_json().into());
         if let Some(peer) = &recipient {
