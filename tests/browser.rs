@@ -3,7 +3,6 @@
 //!
 //! Where Node, its packages or Chromium are missing, the trials are reported as ignored; with `CI` set
 //! they fail instead. `CHROME` names another Chromium, `SCREENSHOTS` another folder for the pictures.
-//! Debian's chromium-headless-shell is used where it is there, because it needs half of the time.
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 /* What makes the page pleasant, one test for each row of its list of features. */
 
 import assert from 'node:assert/strict';
-import { CHROMIUM, connect, devices, everybody, launch, online, open, PHONE, serve, test } from './harness.mjs';
+import { connect, devices, everybody, launch, online, open, PHONE, serve, test } from './harness.mjs';
 
 const own = (person) => person.page.locator('.tile.own');
 const tile = (person, name) => person.page.locator('.tile:not(.own)', { hasText: name });
@@ -47,8 +47,7 @@ test('the screen stays on during a call, and only then', async () => {
   const init = `globalThis.locks = [];
     const real = navigator.wakeLock.request.bind(navigator.wakeLock);
     navigator.wakeLock.request = async (kind) => { locks.push(await real(kind)); return locks.at(-1); };`;
-  const from = await launch(CHROMIUM);
-  const anna = await online(server, 'Anna', { init, from });
+  const anna = await online(server, 'Anna', { init });
   const bob = await online(server, 'Bob');
   await connect(anna, bob);
   await anna.until(() => locks.length === 1 && !locks[0].released);

@@ -8,7 +8,6 @@
 import { chromium } from 'playwright-core';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { mkdtemp, mkdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -19,9 +18,7 @@ import { fileURLToPath } from 'node:url';
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const PROGRAM = process.env.SIGNAL_SERVER ?? join(ROOT, 'target/debug/signal-server');
 export const SHOTS = process.env.SCREENSHOTS ?? join(ROOT, 'target/screenshots');
-export const CHROMIUM = process.env.CHROME ?? '/usr/bin/chromium';
-/** Chromium without its windows, which opens a page with a third of the work. It has no wake lock. */
-const SHELL = process.env.CHROME ?? '/usr/bin/chromium-headless-shell';
+const CHROMIUM = process.env.CHROME ?? '/usr/bin/chromium';
 /** How long anything may take that must happen, on a slow and busy machine: a test that passes never waits for it. */
 export const PATIENCE_MS = 45_000;
 
@@ -80,8 +77,8 @@ afterEach(async () => {
   for (const clean of cleanups.splice(0).reverse()) await clean();
 });
 
-export function launch(executablePath = existsSync(SHELL) ? SHELL : CHROMIUM) {
-  return chromium.launch({ executablePath, args: FLAGS });
+export function launch() {
+  return chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
 }
 
 /** Starts a server; it ends with the test. */
