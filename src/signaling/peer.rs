@@ -68,17 +68,18 @@ impl Peer {
         let frame = Frame::message(text, OpCode::Data(Data::Text), true);
         let mut bytes = Vec::with_capacity(frame.len());
         frame.format(&mut bytes).map_err(|_| SendError::Closed)?;
-        self.with(|websocket| {
-            if websocket.get_ref().closed || websocket.get_ref().unopened || !websocket.can_write()
-            {
-                return Err(SendError::Closed);
-            }
-            let transport = websocket.get_mut();
-            if transport.socket().write_buffer.len().saturating_add(bytes.len()) > bound {
-                return Err(SendError::Full);
-            }
-            transport.write_all(&bytes).map_err(|_| SendError::Closed)
-        })
+        // Not by `with`: nobody waits for more to send, and a crowd of probes would wake at each message.
+        let mut websocket = self.websocket.lock();
+        if websocket.get_ref().closed || websocket.get_ref().unopened || !websocket.can_write() {
+            return Err(SendError::Closed);
+        }
+        let transport = websocket.get_mut();
+        if transport.socket().write_buffer.len().saturating_add(bytes.len()) > bound {
+            return Err(SendError::Full);
+        }
+        let sent = transport.write_all(&bytes).map_err(|_| SendError::Closed);
+        self.flush_later(&mut websocket);
+        sent
     }
 
     /// Waits until the write buffer holds at most `bound` bytes. Only the client's own thread calls

@@ -1,7 +1,8 @@
 //! Clients that reach and exceed their limits: messages a second, calls, sizes, time. The honest pair
 //! stays below its limits.
 
-use std::io::Write;
+use std::fs::{self, DirEntry};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -133,6 +134,45 @@ fn floods_are_read_no_faster_than_the_rate_and_disturb_nobody() {
         }
         scene.goes_on();
     });
+}
+
+/// How often the server's threads have waited for something.
+fn waits(server: &Server) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    let status =
+        |task: io::Result<DirEntry>| fs::read_to_string(task.unwrap().path().join("status"));
+    tasks
+        .filter_map(|task| status(task).ok())
+        .map(|status| -> usize {
+            let line =
+                status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            line.unwrap().trim().parse().unwrap()
+        })
+        .sum()
+}
+
+#[test]
+fn a_message_does_not_wake_those_who_want_its_recipients_name() {
+    const MESSAGES: usize = 500;
+    let server = Server::start();
+    let mut mallory = server.login(Link::Plain, "mallory"); // does not answer pings
+    let others: Vec<Client> = (0..60)
+        .map(|_| {
+            let mut other = server.connect(Link::Plain);
+            other.send_json(&json!({"signalType": "login", "fromUser": "mallory"}));
+            other
+        })
+        .collect();
+    let mut alice = server.login(Link::Plain, "alice");
+    assert!(matches!(mallory.websocket.get_mut().read(&mut [0; 64]), Ok(1..)), "a ping");
+    let before = waits(&server);
+    for number in 0..MESSAGES {
+        alice.send_json(&message("candidate", "alice", "mallory", json!(number)));
+        alice.ask(&message("candidate", "alice", "alice", json!("mark")));
+    }
+    let waits = waits(&server) - before;
+    assert!(waits < MESSAGES * 6, "{waits}");
+    drop(others);
 }
 
 fn the_33rd_call_is_refused_until_one_ends(link: Link) {
