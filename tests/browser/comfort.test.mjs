@@ -1,7 +1,7 @@
 /* What makes the page pleasant, one test for each row of its list of features. */
 
 import assert from 'node:assert/strict';
-import { connect, devices, everybody, launch, online, open, PHONE, serve, test } from './harness.mjs';
+import { connect, devices, everybody, online, open, PHONE, serve, test } from './harness.mjs';
 
 const own = (person) => person.page.locator('.tile.own');
 const tile = (person, name) => person.page.locator('.tile:not(.own)', { hasText: name });
@@ -53,7 +53,6 @@ test('the screen stays on during a call, and only then', async () => {
   await anna.until(() => locks.length === 1 && !locks[0].released);
   await anna.press('Hang up');
   await anna.until(() => locks.length === 1 && locks[0].released);
-  await from.close();
 });
 
 test('before the first call the page shows how one looks and sounds, with devices to choose', async () => {
