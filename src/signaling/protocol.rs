@@ -170,8 +170,9 @@ pub fn login_token(text: &str) -> String {
 }
 
 impl Fault {
-    /// The code, which is the stable word for programs, and the sentence for people. Text from the wire is cut to [`MAX_NAME`] bytes, so
-    /// that a refusal is never much longer than what it refuses.
+    /// The code, which is the stable word for programs, and the sentence for people. Text from the
+    /// wire is cut to [`MAX_NAME`](crate::limits::MAX_NAME) bytes, so that a refusal is never much longer
+    /// than what it refuses.
     pub fn words(&self) -> (&'static str, String) {
         let (code, sentence, text) = match self {
             Fault::UnknownCommand(command) => ("unknown-command", "Command not found: ", command),
