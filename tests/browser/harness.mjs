@@ -26,10 +26,10 @@ export const PHONE = { width: 390, height: 844 };
 export const DESKTOP = { width: 1280, height: 800 };
 
 const FLAGS = [
-  '--use-fake-device-for-media-stream=fps=5,device-count=2',
+  '--use-fake-device-for-media-stream=fps=10,device-count=2',
   '--use-fake-ui-for-media-stream',
   // Addresses instead of .local names, which need multicast that containers do not have.
-  '--disable-features=WebRtcHideLocalIpsWithMdns,SpareRendererForSitePerProcess',
+  '--disable-features=WebRtcHideLocalIpsWithMdns',
   '--disable-background-timer-throttling',
   '--disable-backgrounding-occluded-windows',
   '--disable-renderer-backgrounding',
@@ -204,7 +204,7 @@ export class Person {
 
 /** Opens the page for somebody, in a context of their own. */
 export async function open(url, name = '', options = {}) {
-  const { init, clock, from = browser, picture = 'small', ...rest } = options;
+  const { init, clock, from = browser, picture = 'full', ...rest } = options;
   const context = await from.newContext({ viewport: DESKTOP, locale: 'en-GB', ...rest });
   cleanups.push(() => context.close().catch(() => {}));
   context.setDefaultTimeout(PATIENCE_MS);
@@ -242,7 +242,8 @@ export async function bare(server, name) {
 
 /** People who are online, each under a name of this list. */
 export function everybody(server, ...names) {
-  return Promise.all(names.map((name) => online(server, name)));
+  const picture = names.length > 3 ? 'small' : 'full';
+  return Promise.all(names.map((name) => online(server, name, { picture })));
 }
 
 /** A call between these two. */
@@ -285,13 +286,11 @@ export const devices = {
     globalThis.sharedTrack = canvas.captureStream(10).getVideoTracks()[0];
     return new MediaStream([sharedTrack]);
   };`,
-  /** Coding larger pictures is too much for two cores. Without it: `{ picture: 'full' }`. */
+  /** Coding six larger pictures is too much for two cores: `{ picture: 'small' }`. */
   small: `{
     const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-    const video = { width: 320, height: 180, frameRate: 5 };
-    const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
     navigator.mediaDevices.getUserMedia = (wish) => real({
-      ...wish, ...(wish.video && { video: { ...wish.video, ...video } }), ...(wish.audio && { audio: { ...wish.audio, ...audio } }),
+      ...wish, ...(wish.video && { video: { ...wish.video, width: 480, height: 270, frameRate: 5 } }),
     });
   }`,
   firstVisit: 'globalThis.firstVisit = true;',
