@@ -40,7 +40,6 @@ crate::trials! {
     who_has_heard_open_can_be_reached
     a_slow_reader_gets_all_messages_in_order
     what_waits_for_a_slow_reader_is_for_nobody_elses_token
-    what_waited_for_a_former_holder_of_an_id_expires
     messages_over_the_rate_are_slowed_and_all_arrive
     a_name_of_one_dialect_is_no_name_of_the_other
     without_the_option_nothing_of_it_is_there
@@ -477,20 +476,6 @@ fn what_waits_for_a_slow_reader_is_for_nobody_elses_token(link: Link) {
     assert_eq!(other.receive_json(), from("OFFER", "alice", "bob", &json!("new")));
     heard_nothing(&mut other, "bob");
     heard_nothing(&mut alice, "alice");
-}
-
-fn what_waited_for_a_former_holder_of_an_id_expires(link: Link) {
-    let hold = Duration::from_secs(3600);
-    let server = Local::start_with(Timeouts { hold, ..SHORT }, &PEERJS);
-    let (mut alice, bob, _) = alice_and_slow_bob(&server, link);
-    alice.send_json(&to("OFFER", "bob", &json!("waits")));
-    heard_nothing(&mut alice, "alice");
-    bob.kill();
-    let mut other = claim(&server.door, link, "bob", "another");
-    assert_eq!(other.receive(), OPEN);
-    alice.send_json(&to("CANDIDATE", "bob", &json!("new")));
-    assert_eq!(other.receive_json(), from("CANDIDATE", "alice", "bob", &json!("new")));
-    assert_eq!(alice.receive_json(), expire("bob", "alice"));
 }
 
 fn messages_over_the_rate_are_slowed_and_all_arrive(link: Link) {
