@@ -179,13 +179,13 @@ export class Person {
 
   answers(button = 'Answer') { return this.press(button); }
 
-  /** Waits until pictures of these people are shown, more than one of each. */
+  /** Waits until moving pictures of these people are shown. */
   async sees_pictures_of(...names) {
     for (const name of names) {
       const video = this.page.locator('.tile:not(.own)', { hasText: name }).locator('video');
       await video.waitFor({ state: 'attached' });
       const handle = await video.elementHandle();
-      await this.until((v) => v.videoWidth > 16 && !v.closest('.tile').matches('.unseen') && v.getVideoPlaybackQuality().totalVideoFrames > 1, handle);
+      await this.until((v) => v.videoWidth > 16 && !v.closest('.tile').matches('.unseen') && v.getVideoPlaybackQuality().totalVideoFrames > 3, handle);
     }
   }
 
