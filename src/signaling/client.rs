@@ -169,10 +169,6 @@ impl Client {
                 self.charge_rate()?;
             }
         }
-        // A key update takes longer than a short message.
-        for _ in 0..self.peer.with(|websocket| mem::take(&mut websocket.get_mut().empty_records)) {
-            self.charge_rate()?;
-        }
         Ok(())
     }
 
@@ -229,8 +225,8 @@ impl Client {
     }
 
     /// Waits for bytes from the client, and pings it when none come. The only place where a client's
-    /// thread waits while its client is quiet, unless it holds messages. Not inlined, so that the buffer's part of the stack is used by the
-    /// handling of messages, too.
+    /// thread waits while its client is quiet, unless it holds messages. Not inlined, so that the
+    /// buffer's part of the stack is used by the handling of messages, too.
     #[inline(never)]
     fn receive(&mut self) -> Result<(), DisconnectReason> {
         self.wait_for_recipients();
@@ -266,7 +262,14 @@ impl Client {
         if progress_at_ping.is_some() {
             let _ = stream.set_read_timeout(Some(idle));
         }
-        self.peer.with(|websocket| websocket.get_mut().feed(received));
+        let unpaid = self.peer.with(|websocket| {
+            websocket.get_mut().feed(received);
+            mem::take(&mut websocket.get_mut().empty_records)
+        });
+        // Those of what was received before. A key update takes longer than a short message.
+        for _ in 0..unpaid {
+            self.charge_rate()?;
+        }
         Ok(())
     }
 
@@ -349,7 +352,7 @@ mod tests {
     use tungstenite::WebSocket;
     use tungstenite::protocol::Role;
 
-    fn shared() -> Arc<Shared> {
+    pub(super) fn shared() -> Arc<Shared> {
         let limits = Limits::default();
         Arc::new(Shared {
             registry: Arc::default(),
@@ -364,8 +367,8 @@ mod tests {
         })
     }
 
-    /// A client as it is after the handshakes, logged in, and the other end of its socket.
-    fn client(shared: &Arc<Shared>, name: &str) -> (Client, TcpStream) {
+    /// A client as it is after the handshakes, and the other end of its socket.
+    pub(super) fn connected(shared: &Arc<Shared>) -> (Client, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let other_end = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, address) = listener.accept().unwrap();
@@ -375,7 +378,12 @@ mod tests {
         let websocket = WebSocket::from_raw_socket(transport, Role::Server, None);
         let permit = shared.connections.admit(socket.clone(), None).unwrap();
         let peer = Peer::new(websocket, socket);
-        let mut client = Client::new(shared.clone(), peer, address, permit);
+        (Client::new(shared.clone(), peer, address, permit), other_end)
+    }
+
+    /// The same, logged in.
+    fn client(shared: &Arc<Shared>, name: &str) -> (Client, TcpStream) {
+        let (mut client, other_end) = connected(shared);
         let login = format!(r#"{{"signalType":"login","fromUser":"{name}"}}"#);
         client.handle(Message::text(login)).unwrap();
         (client, other_end)

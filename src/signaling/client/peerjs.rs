@@ -232,3 +232,45 @@ fn expire(peer: &Peer, src: &str, dst: &str, bound: usize) {
     // An error means that this client is leaving, or reads nothing.
     let _ = peer.send(Message::expire(src, dst).to_json().into(), bound);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signaling::client::tests::{connected, shared};
+    use std::io::Read;
+    use std::net::TcpStream;
+
+    fn peer(shared: &Arc<Shared>, id: &str) -> (Client, TcpStream) {
+        let (client, end) = connected(shared);
+        let mut client = client.with_peerjs(Some(format!("key=peerjs&id={id}&token={id}")));
+        client.login_peerjs().unwrap();
+        (client, end)
+    }
+
+    /// All that the client has been sent.
+    fn sent((client, mut end): (Client, TcpStream)) -> String {
+        client.peer.socket.disconnect(); // so that there is an end to read to
+        let mut bytes = Vec::new();
+        end.read_to_end(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes).into()
+    }
+
+    #[test]
+    fn what_waited_for_a_former_holder_of_an_id_expires_and_goes_to_nobody() {
+        let mut shared = shared();
+        Arc::get_mut(&mut shared).unwrap().site.peerjs = Some("peerjs".into());
+        let [mut alice, bob] = ["alice", "bob"].map(|id| peer(&shared, id));
+        let former = Held {
+            until: Instant::now() + shared.timeouts.hold,
+            messages: [Utf8Bytes::from("former")].into(),
+            can_expire: true,
+            token: Some([0; 32]), // not this Bob's
+        };
+        alice.0.peerjs.as_mut().unwrap().held.insert("bob".into(), former);
+        alice.0.relay_peerjs(r#"{"type":"CANDIDATE","dst":"bob","payload":"new"}"#).unwrap();
+        assert!(!alice.0.holds_messages());
+        let (alice, bob) = (sent(alice), sent(bob));
+        assert!(alice.contains(r#"{"type":"EXPIRE","src":"bob","dst":"alice"}"#), "{alice}");
+        assert!(bob.contains(r#""payload":"new""#) && !bob.contains("former"), "{bob}");
+    }
+}
