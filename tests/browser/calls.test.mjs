@@ -248,7 +248,9 @@ test('a server that restarts does not end a call, and everybody comes back', asy
   // The pairs offer anew, which is how the server learns of them; then all settle.
   await Promise.all(people.map((one) => one.until(() => connections.every((pc) => pc.signalingState === 'stable' || pc.signalingState === 'closed'))));
   await Promise.all(people.map((one) => one.connected(2)));
-  await anna.sees_pictures_of('Bob', 'Cleo');
+  await Promise.all([
+    anna.sees_pictures_of('Bob', 'Cleo'), bob.sees_pictures_of('Anna', 'Cleo'), cleo.sees_pictures_of('Anna', 'Bob'),
+  ]);
   await anna.press('Hang up');
   await bob.notice('Anna left the call');
 });
@@ -301,10 +303,11 @@ test('a killed browser is noticed', async () => {
   await anna.notice('The connection to Bob was lost');
 });
 
-test('somebody whose network is gone is shown as such, and comes back', async () => {
+for (const caller of ['Anna', 'Bob']) test(`somebody whose network is gone is shown as such, and comes back; ${caller} had called`, async () => {
   const server = await serve();
   const [anna, bob] = await everybody(server, 'Anna', 'Bob');
-  await connect(anna, bob);
+  if (caller === 'Anna') await connect(anna, bob);
+  else await connect(bob, anna);
   // As the browser says it when packets stop: the state is what the page reads.
   const set = (state) => anna.eval((value) => {
     Object.defineProperty(connections[0], 'connectionState', { configurable: true, get: () => value });
@@ -313,10 +316,12 @@ test('somebody whose network is gone is shown as such, and comes back', async ()
   await set('disconnected');
   await anna.sees('Reconnecting…');
   await set('failed'); // another way is looked for
-  await bob.until(() => heard.some(({ signalType, restart }) => signalType === 'offer' && restart));
+  // Whoever had called makes the offer.
+  const called = caller === 'Anna' ? bob : anna;
+  await called.until(() => heard.some(({ signalType, restart }) => signalType === 'offer' && restart));
   await set('connected');
   await anna.page.getByText('Reconnecting…').waitFor({ state: 'hidden' });
-  await anna.sees_pictures_of('Bob');
+  await Promise.all([anna.sees_pictures_of('Bob'), bob.sees_pictures_of('Anna')]);
 });
 
 test('malformed messages break nothing', async () => {

@@ -179,13 +179,15 @@ export class Person {
 
   answers(button = 'Answer') { return this.press(button); }
 
-  /** Waits until moving pictures of these people are shown. */
+  /** Waits until moving pictures of these people are shown, from now on. */
   async sees_pictures_of(...names) {
     for (const name of names) {
       const video = this.page.locator('.tile:not(.own)', { hasText: name }).locator('video');
       await video.waitFor({ state: 'attached' });
       const handle = await video.elementHandle();
-      await this.until((v) => v.videoWidth > 16 && !v.closest('.tile').matches('.unseen') && v.getVideoPlaybackQuality().totalVideoFrames > 3, handle);
+      const shown = await handle.evaluate((v) => v.getVideoPlaybackQuality().totalVideoFrames);
+      await this.until(([v, before]) => v.videoWidth > 16 && !v.closest('.tile').matches('.unseen')
+        && v.getVideoPlaybackQuality().totalVideoFrames > before + 3, [handle, shown]);
     }
   }
 

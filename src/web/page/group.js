@@ -86,7 +86,7 @@ export class Group {
   undelivered(name, signalType, code) {
     const peer = this.peers.get(name);
     if (!peer || (signalType !== 'offer' && signalType !== 'answer')) return;
-    if (peer.connected) return peer.withdraw();
+    if (peer.connected) return; // made again when this person's line is back, and asks for it
     if (peer.dialed && peer.returnBy > Date.now()) return this.#redialSoon(peer);
     this.drop(name, code);
   }
@@ -247,6 +247,8 @@ export class Group {
   }
 
   #takeAnswer(peer, message) {
+    // To an earlier offer of ours. It says nothing about the last one, which may have to be made again.
+    if (message.answers !== undefined && !peer.isAnsweredBy(message)) return true;
     if (!peer.met) {
       peer.old = message.group === undefined;
       const isOther = !peer.old && message.group !== this.id;

@@ -23,6 +23,7 @@ export const MAX_SDP = 100_000;
 export const MAX_CANDIDATES = 100; // for one description
 const MAX_CHANNEL_MESSAGE = 16_000;
 const CHANNEL_MESSAGES_PER_SECOND = 50;
+const RESTARTS_ASKED = [5, 10_000]; // so many in so many ms
 
 // From this many people on, each sender is capped, or six cameras would be too much for most homes.
 const CROWD = 4;
@@ -47,6 +48,7 @@ export class Peer {
 
   #pc; #polite; #send; #on; #media; #channel = null; #crowd = 2;
   #tasks = Promise.resolve(); #candidates = []; #taken = 0; #restarts = 0; #restartTimer;
+  #dials = false; #asked = new Limit(...RESTARTS_ASKED);
   #heard = new Limit(CHANNEL_MESSAGES_PER_SECOND, 1_000);
   #ticker; #received = 0; #silent = 0; #watch = 0; #badTicks = 0; #losses = [0, 0];
 
@@ -65,6 +67,7 @@ export class Peer {
   }
 
   dial(fields) {
+    this.#dials = true;
     for (const kind of ['audio', 'video']) this.#pc.addTransceiver(kind, { direction: 'sendrecv' });
     this.#openChannel();
     this.#queue(async () => {
@@ -104,23 +107,21 @@ export class Peer {
     return true;
   }
 
-  /** A new offer for the same connection: a new way through the network, and the server learns of it. */
+  /**
+   * A new offer for the same connection: a new way through the network, and the server learns of it. Only
+   * the side that dialed makes one, and the other asks for it. Else two offers could cross, and in Chromium
+   * the side that did not dial cannot roll its own back: the picture that it gets stands still from then on.
+   */
   restart() {
+    if (!this.#dials) return this.#send('candidate', { candidate: null, restart: true });
     this.#queue(async () => {
-      await this.#withdrawOffer();
       await this.#pc.setLocalDescription(await this.#pc.createOffer({ iceRestart: true }));
       this.#send('offer', { sdp: this.#pc.localDescription, restart: true });
     });
   }
 
-  /** Our offer did not reach the peer; it must not stand in the way of the peer's own. */
-  withdraw() {
-    this.#queue(() => this.#withdrawOffer());
-  }
-
   /** The server lost this person's line. Only the media can tell whether the person is gone as well. */
   watch() {
-    this.withdraw();
     [this.#watch, this.#silent] = [WATCH_TICKS, 0];
   }
 
@@ -188,7 +189,10 @@ export class Peer {
   }
 
   async #take(message) {
-    if (message.signalType === 'candidate') return this.#takeCandidate(message.candidate);
+    if (message.signalType === 'candidate') {
+      if (message.restart === true && this.#dials && this.connected && this.#asked.take()) this.restart();
+      return this.#takeCandidate(message.candidate);
+    }
     this.met = true;
     if (message.signalType === 'answer') return this.#takeAnswer(message);
     // Both offered: the polite side takes its own offer back, the other waits for the answer to its own.
@@ -227,7 +231,7 @@ export class Peer {
     else this.#candidates.push(candidate);
   }
 
-  /** A candidate of an offer that was withdrawn fits nothing any more, and is no fault. */
+  /** A candidate of an earlier offer fits nothing any more, and is no fault. */
   async #addCandidate({ candidate, sdpMid, sdpMLineIndex, usernameFragment }) {
     if (sdpMid == null && sdpMLineIndex == null) sdpMLineIndex = 0;
     try {
@@ -235,11 +239,6 @@ export class Peer {
     } catch (error) {
       console.debug('peer:', error);
     }
-  }
-
-  async #withdrawOffer() {
-    if (this.#pc.signalingState !== 'have-local-offer' || !this.#pc.currentRemoteDescription) return;
-    await this.#pc.setLocalDescription({ type: 'rollback' });
   }
 
   #connectionChanged() {
