@@ -75,7 +75,7 @@ pub fn query(target: &str) -> Option<String> {
     path.ends_with("/peerjs").then(|| query.into())
 }
 
-/// What a client says in the query of its WebSocket's URL.
+/// The parameters in the query of a client's WebSocket URL.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Login {
     /// The name that it wants.
@@ -131,7 +131,7 @@ fn decode(text: &str) -> String {
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Message<'a> {
     r#type: Kind,
-    /// Who sends it. What a client says about that is not read.
+    /// The sender. The server writes this; a `src` from a client is not read.
     #[serde(skip_deserializing)]
     src: &'a str,
     /// Whom it is for: a valid name.

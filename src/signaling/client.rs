@@ -266,7 +266,7 @@ impl Client {
             websocket.get_mut().feed(received);
             mem::take(&mut websocket.get_mut().empty_records)
         });
-        // Those of what was received before. A key update takes longer than a short message.
+        // TLS key updates among the bytes received before: each takes longer than a short message.
         for _ in 0..unpaid {
             self.charge_rate()?;
         }

@@ -140,7 +140,7 @@ impl Client {
         });
     }
 
-    /// Relays a message. What is not one is ignored: the dialect has no word for that.
+    /// Relays a message. Any other text is ignored, because PeerJS has no error message for it.
     pub(super) fn relay_peerjs(&mut self, text: &str) -> Result<(), DisconnectReason> {
         let (Some(peerjs), Some(session)) = (&mut self.peerjs, &self.session) else {
             return Ok(());

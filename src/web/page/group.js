@@ -266,7 +266,7 @@ export class Group {
     return true;
   }
 
-  /** Whoever answers is in another call. Alone, we join that one; else it must stay apart. */
+  /** The answer came from another call. If nobody else is in ours, we join that call; else we refuse. */
   #adopt({ group }) {
     const alone = this.peers.size === 1;
     if (!alone || typeof group !== 'string' || group.length > LONGEST_ID) return false;

@@ -21,6 +21,7 @@ const POOR_ROUND_TRIP_S = 0.8;
 // What a peer may make us keep or do. The server bounds a message, but not to a size that is useful here.
 export const MAX_SDP = 100_000;
 export const MAX_CANDIDATES = 100; // for one description
+const MAX_WAITING = 200; // messages, while the browser works on earlier ones
 const MAX_CHANNEL_MESSAGE = 16_000;
 const CHANNEL_MESSAGES_PER_SECOND = 50;
 const RESTARTS_ASKED = [5, 10_000]; // so many in so many ms
@@ -48,7 +49,7 @@ export class Peer {
 
   #pc; #polite; #send; #on; #media; #channel = null; #crowd = 2;
   #tasks = Promise.resolve(); #candidates = []; #taken = 0; #restarts = 0; #restartTimer;
-  #dials = false; #asked = new Limit(...RESTARTS_ASKED);
+  #dials = false; #asked = new Limit(...RESTARTS_ASKED); #waiting = 0;
   #heard = new Limit(CHANNEL_MESSAGES_PER_SECOND, 1_000);
   #ticker; #received = 0; #silent = 0; #watch = 0; #badTicks = 0; #losses = [0, 0];
 
@@ -79,7 +80,9 @@ export class Peer {
 
   /** Takes an offer, an answer or a candidate. */
   receive(message) {
-    this.#queue(() => this.#take(message));
+    if (this.#waiting >= MAX_WAITING) return;
+    this.#waiting += 1;
+    this.#queue(() => this.#take(message)).then(() => { this.#waiting -= 1; });
   }
 
   /** Whether this offer belongs to the connection we have, and not to a new one of the same person. */
