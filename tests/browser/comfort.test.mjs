@@ -316,3 +316,9 @@ for (const [locale, words] of [['de-AT', 'Online gehen'], ['fr-CA', 'Se connecte
     await anna.shot(`login-${locale}`);
   });
 }
+
+test('a stored list of people that cannot be read is an empty one', async () => {
+  const server = await serve();
+  const anna = await online(server, 'Anna', { init: "localStorage.setItem('people', '{');" });
+  await anna.sees('Who would you like to talk to?');
+});

@@ -1,5 +1,6 @@
 /*
- * People: whom we called before, and who called in vain; and the link and QR code that bring somebody here. Names alone are stored, and can be cleared.
+ * People: whom we called before, and who called in vain; and the link and QR code that bring somebody
+ * here. Names alone are stored, and can be cleared.
  */
 
 const STORE = 'people';
@@ -25,7 +26,7 @@ export class Limit {
   }
 }
 
-let recent = JSON.parse(recall(STORE) || '[]');
+let recent = stored();
 let missed = [];
 
 export const recentPeople = () => recent;
@@ -46,6 +47,16 @@ export function missedCall(name) {
 export function clearPeople() {
   [recent, missed] = [[], []];
   remember(STORE, '');
+}
+
+/** A value that another version of the page, or somebody by hand, has stored must not stop this one. */
+function stored() {
+  try {
+    const names = JSON.parse(recall(STORE) || '[]');
+    return names.filter((name) => typeof name === 'string' && name.length <= MAX_NAME).slice(0, MOST_STORED);
+  } catch {
+    return [];
+  }
 }
 
 /** The link that calls us. One made on this machine's own name for itself would not work on a phone. */
