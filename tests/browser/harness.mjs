@@ -26,7 +26,8 @@ export const PHONE = { width: 390, height: 844 };
 export const DESKTOP = { width: 1280, height: 800 };
 
 const FLAGS = [
-  '--use-fake-device-for-media-stream=fps=10,device-count=2',
+  // The second of Chromium's cameras has grey pictures of 16 bits, which no call can carry; the third is an ordinary one.
+  '--use-fake-device-for-media-stream=fps=10,device-count=3',
   '--use-fake-ui-for-media-stream',
   // Addresses instead of .local names, which need multicast that containers do not have.
   '--disable-features=WebRtcHideLocalIpsWithMdns',
