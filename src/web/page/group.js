@@ -153,8 +153,7 @@ export class Group {
       lost: (peer) => this.#giveUp(peer, peer.connected ? 'lost' : 'no-route'),
     };
     const send = (signalType, fields) => this.#send(signalType, name, { group: this.id, ...fields });
-    const options = { configuration: this.#configuration, media: this.#media, send, on };
-    const peer = new Peer({ name, polite: this.#me > name, ...options });
+    const peer = new Peer({ name, configuration: this.#configuration, media: this.#media, send, on });
     this.peers.set(name, peer);
     this.tell();
     return peer;

@@ -47,7 +47,7 @@ export class Peer {
    */
   old = false; dialed = null; returnBy = 0; timer;
 
-  #pc; #polite; #send; #on; #media; #channel = null; #crowd = 2;
+  #pc; #send; #on; #media; #channel = null; #crowd = 2;
   #tasks = Promise.resolve(); #candidates = []; #taken = 0; #restarts = 0; #restartTimer;
   #dials = false; #asked = new Limit(...RESTARTS_ASKED); #waiting = 0;
   #heard = new Limit(CHANNEL_MESSAGES_PER_SECOND, 1_000);
@@ -58,9 +58,9 @@ export class Peer {
    * server. `on` holds functions: `change(peer)`, `connected(peer)` for the first time, `lost(peer)`,
    * `open(peer)` for the data channel, and `heard(peer, message)` for what came on it, not checked yet.
    */
-  constructor({ name, polite, configuration, media, send, on }) {
+  constructor({ name, configuration, media, send, on }) {
     this.name = name;
-    [this.#polite, this.#media, this.#send, this.#on] = [polite, media, send, on];
+    [this.#media, this.#send, this.#on] = [media, send, on];
     const pc = this.#pc = new RTCPeerConnection(configuration);
     pc.onicecandidate = ({ candidate }) => candidate && send('candidate', { candidate });
     pc.ontrack = ({ track }) => { this.remote.addTrack(track); on.change(this); };
@@ -198,8 +198,7 @@ export class Peer {
     }
     this.met = true;
     if (message.signalType === 'answer') return this.#takeAnswer(message);
-    // Both offered: the polite side takes its own offer back, the other waits for the answer to its own.
-    if (this.#pc.signalingState !== 'stable' && !this.#polite) return;
+    if (this.#pc.signalingState !== 'stable') return; // only the side that dialed offers, and we did
     const sdp = sdpOf(message);
     if (!this.#channel && /^m=application /m.test(sdp)) this.#openChannel();
     await this.#pc.setRemoteDescription({ type: 'offer', sdp });
