@@ -1,10 +1,12 @@
 //! The wire, row by row: docs/peerjs.md.
 
 use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use signal_server::limits::{MAX_HELD, MAX_HELD_BYTES, Timeouts};
+use signal_server::limits::{HELD_POLL, MAX_HELD, MAX_HELD_BYTES, Timeouts};
 use tungstenite::Message;
 
 use crate::client::{
@@ -367,12 +369,14 @@ fn held_messages_end_with_their_sender(link: Link) {
 }
 
 fn a_client_is_pinged_after_its_messages_have_expired(link: Link) {
-    let timeouts = Timeouts { idle: Duration::from_millis(300), ..SHORT };
+    let timeouts = Timeouts { idle: 4 * HELD_POLL, ..SHORT };
     let server = Local::start_with(timeouts, &PEERJS);
     let mut alice = open(&server.door, link, "alice");
     alice.send_json(&to("OFFER", "bob", &json!(1)));
     assert_eq!(alice.receive_json(), expire("bob", "alice"));
+    let start = Instant::now();
     assert!(matches!(alice.websocket.read(), Ok(Message::Ping(_))));
+    assert!(start.elapsed() > 2 * HELD_POLL, "{:?}", start.elapsed());
 }
 
 fn nobody_is_told_when_a_peer_disconnects(link: Link) {
@@ -394,14 +398,22 @@ fn open_comes_before_anybodys_message(link: Link) {
     let door = server.door();
     let mut alice = open(&door, link, "alice");
     let socket = alice.socket.try_clone().unwrap();
-    let bobs = ["bob-1", "bob-2", "bob-3", "bob-4", "bob-5"];
-    let messages = bobs.map(|bob| Message::text(to("CANDIDATE", bob, &json!(1)).to_string()));
+    let wanted = Arc::new(AtomicUsize::new(0));
+    let recipient = wanted.clone();
     let sender = std::thread::spawn(move || {
-        while messages.iter().all(|text| alice.websocket.send(text.clone()).is_ok()) {}
+        loop {
+            let bob = format!("bob-{}", recipient.load(Ordering::Relaxed));
+            let text = to("CANDIDATE", &bob, &json!(1)).to_string();
+            if alice.websocket.send(Message::text(text)).is_err() {
+                return;
+            }
+        }
     });
-    for name in bobs {
-        let mut bob = open(&door, link, name);
-        assert_eq!(bob.receive_json(), from("CANDIDATE", "alice", name, &json!(1)));
+    // Each time there is a moment in which Bob can be found and has not heard OPEN.
+    for number in 0..100 {
+        wanted.store(number, Ordering::Relaxed);
+        let mut bob = open(&door, link, &format!("bob-{number}"));
+        assert_eq!(bob.receive_json()["src"], "alice");
     }
     // The sender does not read, so that it would not see the end of a connection that the server closes.
     socket.shutdown(Shutdown::Both).unwrap();
