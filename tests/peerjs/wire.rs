@@ -1,8 +1,6 @@
 //! The wire, row by row: docs/peerjs.md.
 
 use std::net::Shutdown;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -398,22 +396,14 @@ fn open_comes_before_anybodys_message(link: Link) {
     let door = server.door();
     let mut alice = open(&door, link, "alice");
     let socket = alice.socket.try_clone().unwrap();
-    let wanted = Arc::new(AtomicUsize::new(0));
-    let recipient = wanted.clone();
+    let bobs = ["bob-1", "bob-2", "bob-3", "bob-4", "bob-5"];
+    let messages = bobs.map(|bob| Message::text(to("CANDIDATE", bob, &json!(1)).to_string()));
     let sender = std::thread::spawn(move || {
-        loop {
-            let bob = format!("bob-{}", recipient.load(Ordering::Relaxed));
-            let text = to("CANDIDATE", &bob, &json!(1)).to_string();
-            if alice.websocket.send(Message::text(text)).is_err() {
-                return;
-            }
-        }
+        while messages.iter().all(|text| alice.websocket.send(text.clone()).is_ok()) {}
     });
-    // Each time there is a moment in which Bob can be found and has not heard OPEN.
-    for number in 0..100 {
-        wanted.store(number, Ordering::Relaxed);
-        let mut bob = open(&door, link, &format!("bob-{number}"));
-        assert_eq!(bob.receive_json()["src"], "alice");
+    for name in bobs {
+        let mut bob = open(&door, link, name);
+        assert_eq!(bob.receive_json(), from("CANDIDATE", "alice", name, &json!(1)));
     }
     // The sender does not read, so that it would not see the end of a connection that the server closes.
     socket.shutdown(Shutdown::Both).unwrap();
