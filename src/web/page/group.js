@@ -86,7 +86,7 @@ export class Group {
   undelivered(name, signalType, code) {
     const peer = this.peers.get(name);
     if (!peer || (signalType !== 'offer' && signalType !== 'answer')) return;
-    if (peer.connected) return; // made again when this person's line is back, and asks for it
+    if (peer.connected) return; // this person asks for a new offer when their line is back
     if (peer.dialed && peer.returnBy > Date.now()) return this.#redialSoon(peer);
     this.drop(name, code);
   }
@@ -163,7 +163,7 @@ export class Group {
     const { returnBy = 0 } = this.peers.get(name) ?? {};
     this.#remove(name);
     const peer = this.#add(name);
-    Object.assign(peer, { dialed: fields, returnBy });
+    peer.returnBy = returnBy;
     peer.dial(fields);
     if (fields.mesh) this.#limit(peer, CONNECTING_MS, 'no-route');
     else this.#limit(peer, UNANSWERED_MS, 'no-answer');
@@ -251,7 +251,7 @@ export class Group {
     if (!peer.met) {
       peer.old = message.group === undefined;
       const isOther = !peer.old && message.group !== this.id;
-      if (isOther && !peer.isAnsweredBy(message)) return true; // late, from a former call
+      if (isOther && message.answers === undefined) return true; // perhaps late, from a former call
       if (isOther && !this.#adopt(message)) {
         this.#send('leave', peer.name, { reason: 'busy', group: message.group });
         this.drop(peer.name, 'busy');

@@ -41,15 +41,17 @@ export class Peer {
   remote = new MediaStream();
   /** What this person says of themselves on the data channel, checked. */
   far = { members: [], muted: false, camera: true, screen: false };
+  /** The fields of the offer with which we called; null if this person called us. */
+  dialed = null;
   /**
-   * Notes of group.js: written for the original server, without group and channel; the fields of the offer
-   * with which we called; when to stop waiting for a lost line; the time limit.
+   * Notes of group.js: written for the original server, without group and channel; when to stop waiting for
+   * a lost line; the time limit.
    */
-  old = false; dialed = null; returnBy = 0; timer;
+  old = false; returnBy = 0; timer;
 
   #pc; #send; #on; #media; #channel = null; #crowd = 2;
   #tasks = Promise.resolve(); #candidates = []; #taken = 0; #restarts = 0; #restartTimer;
-  #dials = false; #asked = new Limit(...RESTARTS_ASKED); #waiting = 0;
+  #asked = new Limit(...RESTARTS_ASKED); #waiting = 0;
   #heard = new Limit(CHANNEL_MESSAGES_PER_SECOND, 1_000);
   #ticker; #received = 0; #silent = 0; #watch = 0; #badTicks = 0; #losses = [0, 0];
 
@@ -68,7 +70,7 @@ export class Peer {
   }
 
   dial(fields) {
-    this.#dials = true;
+    this.dialed = fields;
     for (const kind of ['audio', 'video']) this.#pc.addTransceiver(kind, { direction: 'sendrecv' });
     this.#openChannel();
     this.#queue(async () => {
@@ -116,7 +118,7 @@ export class Peer {
    * the side that did not dial cannot roll its own back: the picture that it gets stands still from then on.
    */
   restart() {
-    if (!this.#dials) return this.#send('candidate', { candidate: null, restart: true });
+    if (!this.dialed) return this.#send('candidate', { candidate: null, restart: true });
     this.#queue(async () => {
       await this.#pc.setLocalDescription(await this.#pc.createOffer({ iceRestart: true }));
       this.#send('offer', { sdp: this.#pc.localDescription, restart: true });
@@ -193,12 +195,12 @@ export class Peer {
 
   async #take(message) {
     if (message.signalType === 'candidate') {
-      if (message.restart === true && this.#dials && this.connected && this.#asked.take()) this.restart();
+      if (message.restart === true && this.dialed && this.connected && this.#asked.take()) this.restart();
       return this.#takeCandidate(message.candidate);
     }
     this.met = true;
     if (message.signalType === 'answer') return this.#takeAnswer(message);
-    if (this.#pc.signalingState !== 'stable') return; // only the side that dialed offers, and we did
+    if (this.#pc.signalingState !== 'stable') return; // we dialed, and wait for the answer to our own offer
     const sdp = sdpOf(message);
     if (!this.#channel && /^m=application /m.test(sdp)) this.#openChannel();
     await this.#pc.setRemoteDescription({ type: 'offer', sdp });
