@@ -414,6 +414,18 @@ mod tests {
     }
 
     #[test]
+    fn the_flusher_ends_before_its_connection() {
+        let shared = shared();
+        let (client, _end) = connected(&shared);
+        let is_flushing = || client.peer.with(|websocket| websocket.get_mut().socket().flushing);
+        let more_than_the_network_stack_takes = "x".repeat(64 * 1024 * 1024);
+        client.peer.send(more_than_the_network_stack_takes.into(), usize::MAX).unwrap();
+        assert!(is_flushing());
+        client.peer.abort(&shared.timeouts);
+        assert!(!is_flushing());
+    }
+
+    #[test]
     fn a_registration_that_is_dropped_by_a_panic_frees_the_name() {
         // As when telling the partners panics.
         let shared = shared();

@@ -132,3 +132,44 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signaling::client::tests::{connected, shared};
+    use std::io::Read;
+    use std::net::TcpStream;
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn a_name_is_taken_over_from_a_quicker_login_that_is_dead_too() {
+        let mut shared = shared();
+        Arc::get_mut(&mut shared).unwrap().timeouts.probe = Duration::from_secs(60);
+        let [first, second, third] = [(); 3].map(|()| connected(&shared));
+        let register = |(client, _): &(Client, TcpStream)| {
+            client.peer.with(|websocket| websocket.get_mut().processed());
+            shared.registry.register("alice", &client.peer).ok().unwrap()
+        };
+        let wait_for_probe = |(_, end): &(Client, TcpStream)| {
+            let mut end = end;
+            end.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            end.read_exact(&mut [0; 10]).expect("a ping with a number of 8 bytes");
+        };
+        let close = |(client, _): &(Client, TcpStream)| {
+            client.peer.with(|websocket| websocket.get_mut().closed = true);
+        };
+        let former = register(&first);
+        thread::scope(|scope| {
+            let taken = scope.spawn(|| third.0.take_name("alice"));
+            wait_for_probe(&first);
+            drop(former);
+            let quicker = register(&second);
+            close(&first);
+            wait_for_probe(&second);
+            close(&second);
+            drop(quicker);
+            assert!(taken.join().unwrap().is_some());
+        });
+    }
+}

@@ -256,6 +256,36 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_sent_to_a_client_before_it_has_its_id() {
+        let mut shared = shared();
+        Arc::get_mut(&mut shared).unwrap().site.peerjs = Some("peerjs".into());
+        let (client, end) = connected(&shared);
+        let mut client = client.with_peerjs(Some("key=peerjs&id=bob&token=t".into()));
+        assert_eq!(client.peer.send("early".into(), usize::MAX), Err(SendError::Closed));
+        client.login_peerjs().unwrap();
+        client.peer.send("late".into(), usize::MAX).unwrap();
+        let sent = sent((client, end));
+        assert!(sent.contains(peerjs::OPEN) && sent.ends_with("late"), "{sent}");
+    }
+
+    #[test]
+    fn what_is_held_is_bounded_by_its_number_and_its_bytes_with_the_recipients() {
+        let held = |count, length: usize| Held {
+            until: Instant::now(),
+            messages: vec![Utf8Bytes::from("x".repeat(length)); count].into(),
+            can_expire: true,
+            token: None,
+        };
+        let with_one =
+            |length| State { query: None, held: [("bob".to_string(), held(1, length))].into() };
+        assert!(with_one(0).has_room("anna", &held(MAX_HELD - 1, 0)));
+        assert!(!with_one(0).has_room("anna", &held(MAX_HELD, 0)));
+        let rest = MAX_HELD_BYTES - "bob".len() - "anna".len();
+        assert!(with_one(1000).has_room("anna", &held(1, rest - 1000)));
+        assert!(!with_one(1001).has_room("anna", &held(1, rest - 1000)));
+    }
+
+    #[test]
     fn what_waited_for_a_former_holder_of_an_id_expires_and_goes_to_nobody() {
         let mut shared = shared();
         Arc::get_mut(&mut shared).unwrap().site.peerjs = Some("peerjs".into());
