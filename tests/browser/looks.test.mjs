@@ -105,7 +105,7 @@ test('at home, called and calling', async () => {
   const server = await serve();
   const anna = await online(server, 'Anna', { init: devices.firstVisit });
   await look(anna, 'home');
-  await anna.eval(() => localStorage.setItem('people', JSON.stringify(['Grandmother', 'Bob', 'a very long name that somebody chose '.repeat(3).trim()])));
+  await anna.eval(() => localStorage.setItem('people', ['Grandmother', 'Bob', 'a very long name that somebody chose '.repeat(3).trim()].join('\n')));
   await anna.page.reload();
   await anna.notice('You are online as');
   await anna.call('Nobody');
@@ -148,6 +148,11 @@ test('in a call', async () => {
   await look(anna, 'call-knock');
   await anna.press('Let in');
   await anna.sees_pictures_of('Cleo');
+  const isOnTop = () => {
+    const { x, y, width, height } = document.querySelector('.tile.own').getBoundingClientRect();
+    return document.elementFromPoint(x + width / 2, y + height / 2).closest('.tile').matches('.own');
+  };
+  assert.ok(await anna.eval(isOnTop), 'our own picture is above the others');
   await look(anna, 'call-group');
   await anna.press('Chat');
   await anna.field('Write a message').fill('See https://example.com/a for the menu');

@@ -15,33 +15,31 @@ const ADDRESS = /(https?:\/\/[^\s<>"'\u2066-\u2069\u202a-\u202e]+)/;
 
 export class Chat {
   unread = 0;
-  #page; #limits = new Map();
+  #list; #limits = new Map();
 
-  /** `page` holds the elements `chatList` and `chatEmpty`. */
-  constructor(page) {
-    this.#page = page;
+  /** `list` is the element that gets the lines. */
+  constructor(list) {
+    this.#list = list;
   }
 
-  /** A line by `name`, or our own if that is null. Says whether it was taken. */
+  /** A line by `name`, or our own if that is null. */
   add(name, line) {
-    if (name !== null && !this.#limitOf(name).take()) return false;
-    const { chatList, chatEmpty } = this.#page;
-    const atEnd = chatList.scrollHeight - chatList.scrollTop - chatList.clientHeight < NEAR_END_PX;
+    if (name !== null && !this.#limitOf(name).take()) return;
+    const list = this.#list;
+    const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < NEAR_END_PX;
     const by = node('span', { className: 'by' }, name === null ? text('you') : nameOf(name));
     const parts = line.slice(0, LONGEST_TEXT).split(ADDRESS);
     const body = node('p', { dir: 'auto' }, ...parts.map((part, i) => (i % 2 ? link(name, part) : part)));
-    chatList.append(node('div', { className: name === null ? 'mine' : '' }, by, body));
-    if (chatList.childElementCount > MOST_LINES) chatList.firstElementChild.remove();
-    if (atEnd || name === null) chatList.scrollTop = chatList.scrollHeight;
-    chatEmpty.hidden = true;
-    return true;
+    list.append(node('div', { className: name === null ? 'mine' : '' }, by, body));
+    if (list.childElementCount > MOST_LINES) list.firstElementChild.remove();
+    if (isAtEnd || name === null) list.scrollTop = list.scrollHeight;
+    if (name !== null) this.unread += 1;
   }
 
   clear() {
     this.unread = 0;
     this.#limits.clear();
-    this.#page.chatList.replaceChildren();
-    this.#page.chatEmpty.hidden = false;
+    this.#list.replaceChildren();
   }
 
   #limitOf(name) {

@@ -9,7 +9,7 @@
 
 import { Peer, sdpOf } from './peer.js';
 
-export const MOST_PEOPLE = 6;
+const MOST_PEOPLE = 6;
 const UNANSWERED_MS = 60_000; // long enough to find the phone
 const CONNECTING_MS = 30_000; // long enough to try every way through a firewall
 const RETURN_MS = 10_000; // for a line to the server to come back before the call stands
@@ -51,15 +51,9 @@ export class Group {
     this.#dial(name, { size: this.connected.length + 1 });
   }
 
-  /** Answers a caller whose call we take part in from now on. */
-  join(name, caller) {
-    const { group } = caller.offer;
-    if (typeof group === 'string') this.id = group.slice(0, LONGEST_ID);
-    this.accept(name, caller);
-  }
-
-  /** Lets a caller in. */
+  /** Answers a caller. Who is alone joins the caller's call; else the caller is let in to this one. */
   accept(name, { offer, candidates }) {
+    if (this.peers.size === 0 && typeof offer.group === 'string') this.id = offer.group.slice(0, LONGEST_ID);
     this.#left.delete(name);
     this.#remove(name);
     const peer = this.#add(name);

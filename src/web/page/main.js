@@ -14,7 +14,7 @@ import { Ring } from './ring.js';
 import { Signaling } from './signaling.js';
 import { Stage } from './stage.js';
 import { fillPickers, page, render } from './view.js';
-import { text, translatePage } from './words.js';
+import { text, translate } from './words.js';
 
 const ASKING_MS = 60_000;
 const MAX_CANDIDATE = 4_000;
@@ -39,12 +39,17 @@ const REFUSALS = {
 
 const state = {
   line: 'off',
-  call: 'none', // follows from the rest, see `draw`
+  get call() {
+    if (group?.stood) return 'talking';
+    if (group) return group.all.some(({ met }) => met) ? 'connecting' : 'calling';
+    if (this.asking) return 'asking';
+    return this.ringing.length > 0 ? 'ringing' : 'none';
+  },
   me: null, // our name, once the server has granted it
   name: people.recall('name'), // the name that this device knows
   token: '', tokenFromLink: false, turnServers: [], refusal: null,
   config: { iceServers: [], tlsPort: null, tokens: false, addresses: [] },
-  ringing: [], // the names of who rings us
+  get ringing() { return callers.names; },
   asking: null, // while camera and microphone are opened: { name, answering, confirm, opened }
   invitation: null, loginLink: null, callOnceOnline: false,
   absent: null, // whom we called in vain: { name, isAwaited, isProbed }
@@ -56,33 +61,23 @@ let noticeTimer;
 
 const media = new Media(onMedia, onDeviceGone);
 const ring = new Ring(draw);
-const stage = new Stage(page.stage);
-const chat = new Chat(page);
+const stage = new Stage(page.stage, page.tile);
+const chat = new Chat(page.chatList);
 const send = (signalType, toUser, fields) => signaling.send(signalType, toUser, fields);
 const callers = new Callers(send, { change: draw, gone: onCallerGone });
 const signaling = new Signaling(new URL('.', location.href).href.replace(/^http/, 'ws'), {
   online: onOnline, lost: onLost, refused: onRefused, message: onMessage,
-  busy: () => group !== null,
-  unsettled: () => !['none', 'talking'].includes(callState()),
+  busy: () => state.call !== 'none',
 });
 
-function callState() {
-  if (group?.stood) return 'talking';
-  if (group) return group.all.some(({ met }) => met) ? 'connecting' : 'calling';
-  if (state.asking) return 'asking';
-  return callers.names.length > 0 ? 'ringing' : 'none';
-}
-
 function draw() {
-  state.call = callState();
-  state.ringing = callers.names;
-  const caller = state.ringing.at(-1);
+  const { asking, ringing } = state;
+  if (asking?.answering && !ringing.includes(asking.name)) state.asking = null; // this caller rings no more
+  if (!group && !state.asking) media.close(); // the only place that does
+  const isCalling = ringing.length > 0 && text('isCalling', { name: ringing.at(-1) });
   const [other] = group?.connected ?? [];
-  if (caller) ring.start(text('isCalling', { name: caller }));
-  else ring.stop();
-  if (caller) document.title = text('isCalling', { name: caller });
-  else document.title = other ? text('inCallWith', { name: other.name }) : text('title');
-  ring.stayAwake(group !== null);
+  document.title = isCalling || (other ? text('inCallWith', { name: other.name }) : text('title'));
+  ring.update(isCalling, group !== null);
   render(state, { media, ring, stage, group, chat });
 }
 
@@ -96,8 +91,8 @@ function say(key, values = {}) {
 // --- the line to the server -----------------------------------------------------------------
 
 function goOnline(name, token = '', tokenFromLink = false) {
-  Object.assign(state, { line: 'connecting', me: null, token, tokenFromLink });
-  Object.assign(state, { loginLink: null, callOnceOnline: false });
+  const none = { me: null, loginLink: null, callOnceOnline: false };
+  Object.assign(state, { line: 'connecting', token, tokenFromLink, ...none });
   say('sayGoingOnline');
   signaling.goOnline(name, token, name === people.recall('name'));
 }
@@ -144,11 +139,10 @@ function onRefused(reason) {
 
 function goOffline(words = 'sayOffline') {
   if (group && !group.stood) endCall(null);
-  stopAsking();
   for (const name of callers.names) callers.take(name);
   signaling.goOffline();
   people.remember('online', '', true);
-  Object.assign(state, { line: 'off', me: null, tokenFromLink: false, absent: null });
+  Object.assign(state, { line: 'off', me: null, tokenFromLink: false, absent: null, asking: null });
   page.name.value = state.name;
   say(words);
 }
@@ -183,22 +177,17 @@ function onOffer(from, offer) {
 }
 
 function onCallerGone(name) {
-  if (isAnswering(name)) stopAsking();
   say('sayMissed', { name });
 }
-
-const isAnswering = (name) => state.asking?.answering && state.asking.name === name;
 
 function answer(name, withCamera) {
   if (!callers.names.includes(name)) return;
   if (!group) return ask(name, { withCamera, answering: true });
-  people.called(name);
-  group.accept(name, callers.take(name));
+  meet(name);
   draw();
 }
 
 function decline(name) {
-  if (isAnswering(name)) stopAsking();
   callers.sayNotNow(name);
   say('sayNotNow', { name });
 }
@@ -216,8 +205,7 @@ function dial(typed) {
   if (state.invitation === name) state.invitation = null;
   if (!group) return ask(name, { confirm: people.recall('checked') === '' });
   if (group.isFull) return say('sayFull');
-  if (!group.peers.has(name)) group.invite(name);
-  people.called(name);
+  if (!group.peers.has(name)) meet(name);
   state.panel = null;
   say('calling', { name });
 }
@@ -255,29 +243,27 @@ function begin() {
     on: { change: onGroupChange, joined: onJoined, gone: onGone, removed: onRemoved, text: onText },
   });
   state.asking = null;
-  people.called(name);
-  const caller = callers.take(name);
-  if (caller) group.join(name, caller);
-  else group.invite(name);
+  meet(name);
   say(null);
   onMedia();
 }
 
+/** Takes this person into the call: answers them if they call us, and calls them if not. */
+function meet(name) {
+  people.called(name);
+  const caller = callers.take(name);
+  if (caller) group.accept(name, caller);
+  else group.invite(name);
+}
+
 function giveUpAsking(words) {
   callers.refuse(state.asking.name, 'unable');
-  stopAsking();
-  say(words);
+  cancel(words);
 }
 
-function stopAsking() {
-  if (!state.asking) return;
+function cancel(words = null) {
   state.asking = null;
-  media.close();
-}
-
-function cancel() {
-  stopAsking();
-  say(null);
+  say(words);
 }
 
 // --- in a call ------------------------------------------------------------------------------
@@ -323,9 +309,8 @@ function endCall(words, values) {
   group.leave();
   group = null;
   state.panel = null;
-  media.close();
   chat.clear();
-  stage.clear();
+  stage.draw([]);
   if (document.fullscreenElement) document.exitFullscreen();
   if (document.pictureInPictureElement) document.exitPictureInPicture();
   say(state.refusal ?? words, values);
@@ -333,8 +318,7 @@ function endCall(words, values) {
 }
 
 function onText(name, line) {
-  if (!chat.add(name, line)) return;
-  if (state.panel !== 'chat') chat.unread += 1;
+  chat.add(name, line);
   draw();
 }
 
@@ -349,7 +333,6 @@ function sendText() {
 function togglePanel(name) {
   const former = state.panel;
   state.panel = name === former ? null : name;
-  if (state.panel === 'chat') chat.unread = 0;
   draw();
   if (state.panel === null && former) page[former].focus();
 }
@@ -365,11 +348,6 @@ function onDeviceGone(kind, isReplaced) {
   if (kind === 'screen') say('sayScreenEnded');
   else if (isReplaced) say('sayDeviceReplaced');
   else say(kind === 'audio' ? 'sayMicrophoneGone' : 'sayCameraGone');
-}
-
-function toggleFullscreen() {
-  if (document.fullscreenElement) document.exitFullscreen();
-  else document.documentElement.requestFullscreen();
 }
 
 // --- links ----------------------------------------------------------------------------------
@@ -450,11 +428,12 @@ async function loadConfig() {
 /** What a button does, by its `data-action` or else its id. */
 const actions = {
   __proto__: null,
-  followInvitation, dropInvitation, copyLink, rememberToken, begin, cancel, remove,
+  followInvitation, dropInvitation, copyLink, rememberToken, begin, remove,
+  cancel: () => cancel(),
   call: dial,
   answer: (name) => answer(name, media.wantsCamera),
   answerWithoutCamera: (name) => answer(name, false),
-  letIn: (name) => answer(name),
+  letIn: answer,
   notNow: decline,
   await: () => { state.absent.isAwaited = !state.absent.isAwaited; draw(); },
   clearPeople: () => { people.clearPeople(); draw(); },
@@ -468,7 +447,10 @@ const actions = {
   cameraOff: () => media.setCamera(!media.video),
   share: () => (media.screen ? media.stopSharing() : media.share()),
   flip: () => media.flip(),
-  fullscreen: toggleFullscreen,
+  fullscreen: () => {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else document.documentElement.requestFullscreen();
+  },
   pip: () => stage.pictureInPicture(),
   hangUp: () => endCall('sayYouHungUp'),
   add: () => togglePanel('add'),
@@ -510,7 +492,7 @@ addEventListener('pagehide', () => {
 setInterval(lookForAbsent, LOOK_MS);
 setInterval(() => { if (page.devices.offsetParent) page.level.value = media.level(); }, LEVEL_MS);
 
-translatePage();
+translate(document);
 page.name.value = state.name;
 page.token.value = people.recall('token');
 page.keepToken.checked = page.token.value !== '';

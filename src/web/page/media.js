@@ -27,10 +27,6 @@ export class Media {
     navigator.mediaDevices?.addEventListener('devicechange', () => this.#devicesChanged());
   }
 
-  get isOpen() {
-    return this.audio !== null || this.video !== null;
-  }
-
   /** What the others are sent. */
   get tracks() {
     return { audio: this.audio, video: this.screen ?? this.video };
@@ -41,16 +37,12 @@ export class Media {
     return { muted: this.muted || !this.audio, camera: this.video !== null, screen: this.screen !== null };
   }
 
-  get canShareScreen() {
-    return Boolean(navigator.mediaDevices?.getDisplayMedia);
-  }
-
   /**
    * Opens microphone and camera, or what there is of them and is allowed. False if the user refused all
    * there is, or if `close` was called meanwhile; then nothing stays open.
    */
   async open(withCamera) {
-    this.#stop();
+    this.close();
     const opening = this.#opening;
     this.muted = false;
     this.wantsCamera = withCamera;
@@ -67,12 +59,14 @@ export class Media {
     }
     this.#onChange();
     // Nothing at all to send is no reason not to watch and listen; a refusal is the user's word.
-    return this.isOpen || !Object.values(this.problems).includes('refused');
+    return Boolean(this.audio ?? this.video) || !Object.values(this.problems).includes('refused');
   }
 
+  /** Ends all tracks, and whatever is still being opened. */
   close() {
-    this.#stop();
-    this.#onChange();
+    this.#opening += 1;
+    for (const kind of ['audio', 'video', 'screen']) this.#put(kind, null);
+    this.problems = { audio: '', video: '' };
   }
 
   mute(muted) {
@@ -206,11 +200,5 @@ export class Media {
   async #devicesChanged() {
     if (!this.audio && this.problems.audio === 'missing') await this.#reopen('audio');
     this.#onChange();
-  }
-
-  #stop() {
-    this.#opening += 1;
-    for (const kind of ['audio', 'video', 'screen']) this.#put(kind, null);
-    this.problems = { audio: '', video: '' };
   }
 }

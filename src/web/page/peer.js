@@ -14,7 +14,7 @@ const SILENT_TICKS = 4; // without a byte, after the server said that the person
 const WATCH_TICKS = 12;
 const RESTART_MS = 4_000; // between two tries to find a new way through the network
 const RESTART_TRIES = 5;
-const POOR_TICKS = 3; // in a row, before the connection is called poor
+const POOR_TICKS = 3; // more bad ones than good ones, before the connection is called poor
 const POOR_LOSS = 0.08;
 const POOR_ROUND_TRIP_S = 0.8;
 
@@ -53,7 +53,7 @@ export class Peer {
   #tasks = Promise.resolve(); #candidates = []; #taken = 0; #restarts = 0; #restartTimer;
   #asked = new Limit(...RESTARTS_ASKED); #waiting = 0;
   #heard = new Limit(CHANNEL_MESSAGES_PER_SECOND, 1_000);
-  #ticker; #received = 0; #silent = 0; #watch = 0; #badTicks = 0; #losses = [0, 0];
+  #ticker; #silent = 0; #watch = 0; #badTicks = 0; #last = { received: 0, packets: 0, lost: 0 };
 
   /**
    * `media.tracks` are the tracks to send. `send(signalType, fields)` sends to this person through the
@@ -73,11 +73,7 @@ export class Peer {
     this.dialed = fields;
     for (const kind of ['audio', 'video']) this.#pc.addTransceiver(kind, { direction: 'sendrecv' });
     this.#openChannel();
-    this.#queue(async () => {
-      await this.#useMedia();
-      await this.#pc.setLocalDescription();
-      this.#send('offer', { sdp: this.#pc.localDescription, ...fields });
-    });
+    this.#offer(fields);
   }
 
   /** Takes an offer, an answer or a candidate. */
@@ -119,10 +115,8 @@ export class Peer {
    */
   restart() {
     if (!this.dialed) return this.#send('candidate', { candidate: null, restart: true });
-    this.#queue(async () => {
-      await this.#pc.setLocalDescription(await this.#pc.createOffer({ iceRestart: true }));
-      this.#send('offer', { sdp: this.#pc.localDescription, restart: true });
-    });
+    this.#pc.restartIce();
+    this.#offer({ restart: true });
   }
 
   /** The server lost this person's line. Only the media can tell whether the person is gone as well. */
@@ -150,6 +144,14 @@ export class Peer {
       if (signalingState !== 'closed' && this.met && !remoteDescription) this.#on.lost(this);
     });
     return this.#tasks;
+  }
+
+  #offer(fields) {
+    this.#queue(async () => {
+      await this.#useMedia();
+      await this.#pc.setLocalDescription();
+      this.#send('offer', { sdp: this.#pc.localDescription, ...fields });
+    });
   }
 
   #openChannel() {
@@ -180,17 +182,12 @@ export class Peer {
     const parameters = video?.sender.getParameters();
     const [encoding] = parameters?.encodings ?? [];
     if (!encoding || !this.#pc.currentRemoteDescription) return;
-    const [bitrate, scale] = this.#limits();
-    if (encoding.maxBitrate === bitrate && (encoding.scaleResolutionDownBy ?? 1) === scale) return;
-    encoding.scaleResolutionDownBy = scale;
-    if (bitrate) encoding.maxBitrate = bitrate;
-    else delete encoding.maxBitrate;
+    const { screen } = this.#media;
+    const isCapped = screen === null && this.#crowd >= CROWD;
+    encoding.scaleResolutionDownBy = isCapped ? 2 : 1;
+    encoding.maxBitrate = isCapped ? CROWD_BITRATE : undefined; // which is no bound
+    if (screen) encoding.maxBitrate = SCREEN_BITRATE;
     await video.sender.setParameters(parameters);
-  }
-
-  #limits() {
-    if (this.#media.screen !== null) return [SCREEN_BITRATE, 1];
-    return this.#crowd >= CROWD ? [CROWD_BITRATE, 2] : [undefined, 1];
   }
 
   async #take(message) {
@@ -273,14 +270,13 @@ export class Peer {
 
   /** Ticks are counted, not time: a laptop that wakes must not take its own absence for the peer's. */
   async #tick() {
-    const { received, roundTrip, packets, lost } = summary(await this.#pc.getStats());
-    this.#silent = received === this.#received ? this.#silent + 1 : 0;
-    this.#received = received;
+    const [former, now] = [this.#last, summary(await this.#pc.getStats())];
+    this.#last = now;
+    this.#silent = now.received === former.received ? this.#silent + 1 : 0;
     if (this.#watch > 0 && this.#silent >= SILENT_TICKS) return this.#on.lost(this);
     if (this.#watch > 0 && this.#silent === 0) this.#watch -= 1;
-    const [newPackets, newLost] = [packets - this.#losses[0], lost - this.#losses[1]];
-    this.#losses = [packets, lost];
-    const isBad = roundTrip > POOR_ROUND_TRIP_S || newLost > POOR_LOSS * (newPackets + newLost);
+    const [packets, lost] = [now.packets - former.packets, now.lost - former.lost];
+    const isBad = now.roundTrip > POOR_ROUND_TRIP_S || lost > POOR_LOSS * (packets + lost);
     this.#badTicks = Math.max(0, Math.min(2 * POOR_TICKS, this.#badTicks + (isBad ? 1 : -1)));
     const poor = this.#badTicks >= (this.poor ? 1 : POOR_TICKS);
     if (poor === this.poor) return;

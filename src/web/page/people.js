@@ -26,7 +26,8 @@ export class Limit {
   }
 }
 
-let recent = stored();
+// One name a line. Somebody may have changed what is stored.
+let recent = recall(STORE).split('\n').filter((name) => name && name.length <= MAX_NAME).slice(0, MOST_STORED);
 let missed = [];
 
 export const recentPeople = () => recent;
@@ -34,7 +35,7 @@ export const missedCalls = () => missed;
 
 export function called(name) {
   recent = [name, ...recent.filter((other) => other !== name)].slice(0, MOST_STORED);
-  remember(STORE, JSON.stringify(recent));
+  remember(STORE, recent.join('\n'));
   missed = missed.filter((call) => call.name !== name);
 }
 
@@ -47,16 +48,6 @@ export function missedCall(name) {
 export function clearPeople() {
   [recent, missed] = [[], []];
   remember(STORE, '');
-}
-
-/** A value that another version of the page, or somebody by hand, has stored must not stop this one. */
-function stored() {
-  try {
-    const names = JSON.parse(recall(STORE) || '[]');
-    return names.filter((name) => typeof name === 'string' && name.length <= MAX_NAME).slice(0, MOST_STORED);
-  } catch {
-    return [];
-  }
 }
 
 /** The link that calls us. One made on this machine's own name for itself would not work on a phone. */

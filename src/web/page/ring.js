@@ -10,7 +10,7 @@ const LOUDNESS = 0.15;
 const VIBRATION_MS = [400, 200, 400];
 
 export class Ring {
-  #context = null; #timer = null; #notification = null; #lock = null; #awake = false; #onChange;
+  #context = null; #timer = null; #notification = null; #lock = null; #isAwake = false; #onChange;
 
   /** `onChange()` when the browser has begun or stopped to let the page sound. */
   constructor(onChange) {
@@ -42,8 +42,16 @@ export class Ring {
     this.#onChange();
   }
 
-  /** Rings until `stop`; `words` is what the notification says. */
-  start(words) {
+  /** Rings while there are `words`, which the notification says; and keeps the screen on while `isAwake`. */
+  update(words, isAwake) {
+    if (words) this.#start(words);
+    else this.#stop();
+    if (isAwake === this.#isAwake) return;
+    this.#isAwake = isAwake;
+    this.#keepAwake();
+  }
+
+  #start(words) {
     if (this.#timer !== null) return;
     const ring = () => {
       this.#play();
@@ -54,19 +62,13 @@ export class Ring {
     if (document.hidden) this.#notify(words);
   }
 
-  stop() {
+  #stop() {
     if (this.#timer === null) return;
     clearInterval(this.#timer);
     this.#timer = null;
     navigator.vibrate?.(0);
     this.#notification?.close();
     this.#notification = null;
-  }
-
-  stayAwake(awake) {
-    if (awake === this.#awake) return;
-    this.#awake = awake;
-    this.#keepAwake();
   }
 
   #play() {
@@ -92,15 +94,10 @@ export class Ring {
     } catch { /* Android's browsers allow them to service workers only */ }
   }
 
-  async #keepAwake() {
-    try {
-      if (!this.#awake) {
-        await this.#lock?.release();
-        this.#lock = null;
-      } else if (!document.hidden) {
-        this.#lock = await navigator.wakeLock?.request('screen');
-        if (!this.#awake) this.#keepAwake(); // the call ended while we asked
-      }
-    } catch { /* a low battery may forbid it */ }
+  /** The lock is a promise, because a call may end while the browser is still being asked. */
+  #keepAwake() {
+    if (!this.#isAwake) this.#lock?.then((lock) => lock?.release());
+    // The browser releases the lock of a page that is hidden. A low battery may forbid it.
+    else if (!document.hidden) this.#lock = navigator.wakeLock?.request('screen').catch(() => null);
   }
 }

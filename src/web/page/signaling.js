@@ -32,8 +32,8 @@ export class Signaling {
   /**
    * `on` holds functions: `online(name, iceServers)` after every login; `lost()` when the line goes
    * away (a new attempt is then under way); `refused(reason)` when the server does not want this login
-   * (no new attempt); `message(object)` for everything else; `busy()`, whether a call is under way; and
-   * `unsettled()`, whether a new connection would disturb a call that is being set up.
+   * (no new attempt); `message(object)` for everything else; and `busy()`, whether there is a call, or one
+   * is being set up.
    */
   constructor(url, on) {
     this.#url = url;
@@ -75,7 +75,7 @@ export class Signaling {
     this.#socket.send(JSON.stringify({ fromUser: this.#name, ...fields }));
   }
 
-  /** Of two tabs with one name, the newer one gets it, unless the older one is in a call. */
+  /** Of two tabs with one name, the newer one gets it, unless the older one is busy. */
   #heardTab({ take, keep }) {
     if (keep !== undefined && keep === this.#name && !this.#online) this.#refuse('other-tab-busy');
     if (take === undefined || take !== this.#name) return;
@@ -153,7 +153,7 @@ export class Signaling {
 
   #renewIn(ms) {
     this.#retryTimer = setTimeout(() => {
-      if (this.#on.unsettled()) this.#renewIn(RENEW_AGAIN_MS);
+      if (this.#on.busy()) this.#renewIn(RENEW_AGAIN_MS);
       else this.#connect();
     }, ms);
   }

@@ -116,21 +116,24 @@ function renderAsking({ asking: { name, confirm, answering, opened } }, { media 
   page.cancel.hidden = isCheck && opened;
 }
 
-function renderCall({ call, panel, me, config }, { media, stage, group, chat }) {
+function renderCall({ call, panel, name: me, config }, { media, stage, group, chat }) {
   const { own, screen, video, isMirrored, stream } = media;
   const isShown = ({ connected, dialed }) => connected || (dialed && !dialed.mesh) || !group.stood;
   const peers = group.all.filter(isShown);
   const others = group.connected;
-  stage.draw(peers.map(personOf), { name: me, stream, ...own, mirrored: isMirrored }, others.length > 1);
+  const canBeRemoved = others.length > 1;
+  const people = peers.map((peer) => ({ ...personOf(peer), canBeRemoved }));
+  stage.draw([...people, { name: me, isOwn: true, stream, ...own, isMirrored }]);
   const title = { calling: 'calling', connecting: 'reaching', talking: 'inCallWith' }[call];
   const name = (others[0] ?? peers[0])?.name;
   put(page.callTitle, others.length > 1 ? 'inCallWithMany' : title, { count: others.length, name });
-  press(page.mute, own.muted, own.muted ? 'mic-off' : 'mic');
+  page.mute.ariaPressed = own.muted;
   page.mute.disabled = media.audio === null;
-  press(page.cameraOff, !video, video ? 'cam' : 'cam-off');
-  press(page.share, screen !== null);
-  page.share.hidden = !media.canShareScreen;
+  page.cameraOff.ariaPressed = !video;
+  page.share.ariaPressed = screen !== null;
+  page.share.hidden = !navigator.mediaDevices?.getDisplayMedia;
   page.add.disabled = group.isFull || !group.stood;
+  if (panel === 'chat') chat.unread = 0;
   page.unread.hidden = chat.unread === 0;
   page.unread.textContent = chat.unread > 99 ? '99+' : chat.unread;
   page.unread.ariaLabel = text('unread', { count: chat.unread });
@@ -143,11 +146,11 @@ function renderCall({ call, panel, me, config }, { media, stage, group, chat }) 
   if (panel === 'more') renderDevices(page.moreDevices, media);
   if (panel === 'add') {
     renderLink(page.addSharing, linkTo(me, config));
-    const people = recentPeople().filter((person) => !group.peers.has(person));
-    renderPeople(page.addList, people.map((person) => ({ name: person })));
+    const absent = recentPeople().filter((person) => !group.peers.has(person));
+    renderPeople(page.addList, absent.map((person) => ({ name: person })));
   }
   page.fullscreen.hidden = !document.fullscreenEnabled;
-  press(page.fullscreen, document.fullscreenElement !== null);
+  page.fullscreen.ariaPressed = document.fullscreenElement !== null;
   page.pip.hidden = !document.pictureInPictureEnabled;
   page.flip.hidden = !media.facing;
 }
@@ -158,11 +161,6 @@ function personOf({ name, remote, far, poor, connected, interrupted, met }) {
   else if (!connected) condition = met ? 'reaching' : 'calling';
   const camera = far.camera && connected;
   return { name, stream: remote, ...far, camera, poor: poor && !interrupted, condition };
-}
-
-function press(button, isPressed, symbol) {
-  button.ariaPressed = isPressed;
-  if (symbol) button.querySelector('use').setAttribute('href', `#${symbol}`);
 }
 
 /** The pickers are there once: before a call, or in its panel. */
@@ -243,7 +241,7 @@ function list(element, items, make) {
 
 function guard(event) {
   const { type, key, target, repeat } = event;
-  const presses = key === 'Enter' || (key === ' ' && target.closest?.('button, summary, label'));
+  const presses = key === 'Enter' || (key === ' ' && target.closest?.('button, label'));
   if (type === 'keydown' && !presses) return;
   const now = performance.now();
   const onBanner = page.banner.contains(target);

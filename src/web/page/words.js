@@ -13,6 +13,7 @@ const language = navigator.languages
   .find((tag) => LANGUAGES.includes(tag)) ?? LANGUAGES[0];
 
 const { default: sentences } = await import(`./words/${language}.js`);
+document.documentElement.lang = language;
 
 /** A new element with these properties; `data` fills its `dataset`. A string among the children is text. */
 export function node(tag, { data, ...properties } = {}, ...children) {
@@ -20,16 +21,6 @@ export function node(tag, { data, ...properties } = {}, ...children) {
   Object.assign(element.dataset, data);
   element.append(...children);
   return element;
-}
-
-/** One of the symbols in index.html; it is decoration, its words stand beside it. */
-export function icon(symbol) {
-  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-  const use = document.createElementNS('http://www.w3.org/2000/svg', 'use');
-  svg.setAttribute('aria-hidden', 'true');
-  use.setAttribute('href', `#${symbol}`);
-  svg.append(use);
-  return svg;
 }
 
 /** A button that does `action` to somebody. */
@@ -68,10 +59,9 @@ export function put(element, key, values) {
   element.replaceChildren(...(key === null ? [] : sentence(key, values)));
 }
 
-/** Gives every element in the page its words. */
-export function translatePage() {
-  document.documentElement.lang = language;
-  for (const element of document.querySelectorAll('[data-words], [data-label], [data-hint]')) {
+/** Gives every element in `root` its words. */
+export function translate(root) {
+  for (const element of root.querySelectorAll('[data-words], [data-label], [data-hint]')) {
     const { words, label, hint } = element.dataset;
     if (words) put(element, words);
     if (label) element.ariaLabel = text(label);
