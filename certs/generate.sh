@@ -3,13 +3,13 @@
 # phones and browsers on the same network can use wss://. Needs nothing but openssl.
 #
 # The certificate is valid
-#   - for every name and address this machine has *now*, since browsers look at nothing else;
-#   - for 397 days. Apple refuses more than 825 days from anybody and more than 398 from a public
-#     authority; under both limits no phone has a reason to say no, and a forgotten key dies.
-#   - as an authority for itself alone. iOS lists a certificate under "Certificate Trust Settings",
-#     Android takes it as a "CA certificate", and Chromium believes it afterwards, only if it is
-#     one that may sign others (CA:TRUE, keyCertSign). So that a stolen key can't sign for anybody
-#     else's site, the names it may sign for are the ones it has (RFC 5280, 4.2.1.10).
+#   - for every name and address that this machine has now. Browsers compare nothing else.
+#   - for 397 days. Apple's systems refuse any certificate of more than 825 days, and one from a public
+#     authority of more than 398 days. With 397 days no phone refuses it, and a forgotten key expires.
+#   - as an authority for its own names alone. iOS lists a certificate under "Certificate Trust Settings",
+#     Android installs it as a "CA certificate", and Chromium then trusts it, only if it may sign other
+#     certificates (CA:TRUE, keyCertSign). The name constraints (RFC 5280, 4.2.1.10) allow it to sign for
+#     its own names only, so that a stolen key can't sign for anybody else's site.
 
 set -eu
 unset CDPATH
