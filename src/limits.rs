@@ -136,7 +136,7 @@ pub const MAX_LEAVE: usize = 1024;
 pub const FLUSH_PART: usize = 16 * 1024;
 
 /// Stack of a client's thread and of its handshakes' thread, in bytes. Only touched pages take memory:
-/// 28 KiB for a TLS handshake, 8 KiB for a client that waits.
+/// 24 KiB for a TLS handshake, 8 KiB for a client that waits.
 pub const CLIENT_STACK: usize = 128 * 1024;
 
 /// Stack of the thread that sends a write buffer, in bytes.
