@@ -23,20 +23,24 @@ macro_rules! page {
 }
 
 /// Path, content type, content.
-const FILES: [(&str, &str, &str); 20] = [
+const FILES: [(&str, &str, &str); 24] = [
     ("/", HTML, page!("index.html")),
     ("/style.css", CSS, page!("style.css")),
     ("/icon.svg", SVG, page!("icon.svg")),
     ("/main.js", SCRIPT, page!("main.js")),
+    ("/call.js", SCRIPT, page!("call.js")),
     ("/callers.js", SCRIPT, page!("callers.js")),
     ("/chat.js", SCRIPT, page!("chat.js")),
     ("/group.js", SCRIPT, page!("group.js")),
+    ("/links.js", SCRIPT, page!("links.js")),
     ("/media.js", SCRIPT, page!("media.js")),
+    ("/online.js", SCRIPT, page!("online.js")),
     ("/peer.js", SCRIPT, page!("peer.js")),
     ("/people.js", SCRIPT, page!("people.js")),
     ("/ring.js", SCRIPT, page!("ring.js")),
     ("/signaling.js", SCRIPT, page!("signaling.js")),
     ("/stage.js", SCRIPT, page!("stage.js")),
+    ("/state.js", SCRIPT, page!("state.js")),
     ("/view.js", SCRIPT, page!("view.js")),
     ("/words.js", SCRIPT, page!("words.js")),
     ("/words/en.js", SCRIPT, page!("words/en.js")),

@@ -109,6 +109,7 @@ test('a caller is let in, a third is invited, and who leaves is gone for all', a
   await anna.press('Add');
   await anna.field('Name of the person to add').fill('Dan');
   await anna.page.locator('#addForm').getByRole('button').click();
+  await anna.until(() => document.activeElement.id === 'add'); // not lost with the panel
   await dan.answers();
   const four = [...three, dan];
   await seeEachOther(four, performance.now());
@@ -356,6 +357,27 @@ test('malformed messages break nothing', async () => {
   await Promise.all([anna.connected(1), bob.connected(1)]);
   await bob.sees_pictures_of('Anna');
   for (const one of [anna, bob]) assert.deepEqual(await one.eval(() => uncaught), []);
+});
+
+test('of the messages of a peer so many wait for the browser, and no more', async () => {
+  const server = await serve();
+  const anna = await online(server, 'Anna');
+  const taken = await anna.eval(async () => {
+    const { Peer } = await import('./peer.js');
+    const on = { change() {}, lost() {} };
+    const peer = new Peer({ name: 'Bob', configuration: {}, media: { tracks: {} }, send() {}, on });
+    let goOn;
+    connections.at(-1).setRemoteDescription = () => new Promise((resolve) => { goOn = resolve; });
+    peer.receive({ signalType: 'offer', sdp: 'v=0' });
+    let count = 0;
+    for (let i = 0; i < 1000; i += 1) peer.receive({ get signalType() { count += 1; return 'candidate'; }, candidate: '' });
+    while (!goOn) await new Promise((resolve) => { setTimeout(resolve); });
+    goOn();
+    while (count < 199) await new Promise((resolve) => { setTimeout(resolve); });
+    await new Promise((resolve) => { setTimeout(resolve, 100); }); // a message too many would come now
+    return count;
+  });
+  assert.equal(taken, 199);
 });
 
 test('many who ring fill neither the page nor the line', async () => {

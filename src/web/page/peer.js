@@ -19,7 +19,8 @@ const POOR_LOSS = 0.08;
 const POOR_ROUND_TRIP_S = 0.8;
 
 // What a peer may make us keep or do. The server bounds a message, but not to a size that is useful here.
-export const MAX_SDP = 100_000;
+const MAX_SDP = 100_000;
+const MAX_CANDIDATE = 4_000; // as JSON
 export const MAX_CANDIDATES = 100; // for one description
 const MAX_WAITING = 200; // messages, while the browser works on earlier ones
 const MAX_CHANNEL_MESSAGE = 16_000;
@@ -296,6 +297,11 @@ function summary(stats) {
     sum.lost += report.packetsLost ?? 0;
   }
   return sum;
+}
+
+/** Whether the SDP or the candidate in a message is larger than any that a browser makes. */
+export function isTooLarge(message) {
+  return sdpOf(message).length > MAX_SDP || JSON.stringify(message.candidate ?? '').length > MAX_CANDIDATE;
 }
 
 /** The SDP in a message; other clients may send it bare. */

@@ -25,7 +25,7 @@ const RENEW_AGAIN_MS = 60_000;
 const MSG_TYPES = { offer: 'sdp', answer: 'sdp', candidate: 'candidate' };
 
 export class Signaling {
-  #url; #on; #name = null; #token = ''; #socket = null; #online = false;
+  #url; #name = null; #token = ''; #socket = null; #online = false;
   #pause = FIRST_PAUSE_MS; #nameTries = 0; #answerTimer; #retryTimer;
   #tabs = 'BroadcastChannel' in globalThis ? new BroadcastChannel('signal-server') : null;
 
@@ -36,8 +36,7 @@ export class Signaling {
    * is being set up.
    */
   constructor(url, on) {
-    this.#url = url;
-    this.#on = on;
+    [this.#url, this.on] = [url, on];
     const check = () => this.#check();
     addEventListener('online', check);
     document.addEventListener('visibilitychange', () => document.hidden || check());
@@ -79,7 +78,7 @@ export class Signaling {
   #heardTab({ take, keep }) {
     if (keep !== undefined && keep === this.#name && !this.#online) this.#refuse('other-tab-busy');
     if (take === undefined || take !== this.#name) return;
-    if (this.#on.busy()) return this.#tabs.postMessage({ keep: take });
+    if (this.on.busy()) return this.#tabs.postMessage({ keep: take });
     this.#refuse('other-tab');
   }
 
@@ -126,7 +125,7 @@ export class Signaling {
   #received(text) {
     const message = JSON.parse(text);
     if (message.signalType === 'login' && 'success' in message) this.#loginAnswered(message);
-    else this.#on.message(message);
+    else this.on.message(message);
   }
 
   #loginAnswered({ success, reason, iceServers }) {
@@ -137,7 +136,7 @@ export class Signaling {
       this.#pause = FIRST_PAUSE_MS;
       this.#nameTries = NAME_TRIES;
       if (iceServers) this.#renewIn(RENEW_MS);
-      this.#on.online(this.#name, Array.isArray(iceServers) ? iceServers : []);
+      this.on.online(this.#name, Array.isArray(iceServers) ? iceServers : []);
     } else if (reason === 'name-taken' && this.#nameTries > 0) {
       this.#nameTries -= 1;
       this.#retryTimer = setTimeout(() => this.#login(), NAME_PAUSE_MS);
@@ -148,12 +147,12 @@ export class Signaling {
 
   #refuse(reason) {
     this.goOffline();
-    this.#on.refused(reason);
+    this.on.refused(reason);
   }
 
   #renewIn(ms) {
     this.#retryTimer = setTimeout(() => {
-      if (this.#on.busy()) this.#renewIn(RENEW_AGAIN_MS);
+      if (this.on.busy()) this.#renewIn(RENEW_AGAIN_MS);
       else this.#connect();
     }, ms);
   }
@@ -161,7 +160,7 @@ export class Signaling {
   #lost() {
     this.#drop();
     this.#retryTimer = setTimeout(() => this.#connect(), this.#nextPause());
-    this.#on.lost();
+    this.on.lost();
   }
 
   /** Half of the pause is left to chance, so that after a restart not everybody knocks at once. */

@@ -25,7 +25,7 @@ function viewOf({ call, me }) {
   return 'call';
 }
 
-/** `parts` are the objects of main.js: `{ media, ring, stage, group, chat }`. */
+/** `parts` are the objects of state.js: `{ media, ring, stage, chat }`. */
 export function render(state, parts) {
   const { line, me, notice, config, ringing, panel } = state;
   const view = viewOf(state);
@@ -116,7 +116,7 @@ function renderAsking({ asking: { name, confirm, answering, opened } }, { media 
   page.cancel.hidden = isCheck && opened;
 }
 
-function renderCall({ call, panel, name: me, config }, { media, stage, group, chat }) {
+function renderCall({ call, group, panel, name: me, config }, { media, stage, chat }) {
   const { own, screen, video, isMirrored, stream } = media;
   const isShown = ({ connected, dialed }) => connected || (dialed && !dialed.mesh) || !group.stood;
   const peers = group.all.filter(isShown);
@@ -220,7 +220,8 @@ function moveFocus(next) {
       page[`${view}Title`].focus({ preventScroll: true });
     }
   }
-  if (panel !== shown.panel && panel !== null) page.panelTitle.focus();
+  if (panel !== null && panel !== shown.panel) page.panelTitle.focus();
+  if (panel === null && shown.panel !== null && view === shown.view) page[shown.panel].focus();
   const isTyping = document.activeElement?.matches('input, select, textarea');
   const isNew = ringing.length > 0 && shown.ringing.length === 0;
   if (isNew && !isTyping) page.bannerTitle.focus({ preventScroll: true });
