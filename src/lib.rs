@@ -13,16 +13,17 @@
 //! | [`limits`] | every bound and timeout, with its unit and its reason |
 //!
 //! Within a folder, a file uses only the files that are listed above it here. Imports between folders
-//! go one way: `signaling` uses `web` and `operator`, and these use only the files outside of folders.
+//! go one way: `signaling` uses `web` and `operator`; these two use only files at the top of `src`.
 //!
-//! Words: *WebRTC* sends sound and picture from browser to browser. To begin, the two exchange a few
-//! messages through a server, which is called *signaling*. A *WebSocket* starts as an HTTP request (an
-//! *upgrade*), and then carries messages both ways as *frames*; a *ping* is answered with a *pong*, and
-//! a *close frame* ends it. A *TURN* server relays media where browsers cannot reach each other.
+//! Terms: *WebRTC* sends sound and picture from browser to browser. To set up a call, the two
+//! browsers first exchange a few messages through a server; this is *signaling*. A *WebSocket* starts
+//! as an HTTP request (an *upgrade*), and then carries messages both ways as *frames*. A *ping* is
+//! answered with a *pong*, and a *close frame* ends the connection. A *TURN* server relays media
+//! between browsers that cannot reach each other.
 //!
-//! *SDP* describes what a browser can send and receive (RFC 8866); one side's is the *offer*, the
-//! other side's the *answer*. A *candidate* is an address at which a browser may be reached (ICE, RFC
-//! 8445). A *client* is a connection, a *user* is a name that a client has logged in with, a *peer* is a
+//! *SDP* describes what a browser can send and receive (RFC 8866): the caller sends an *offer*, the
+//! callee an *answer*. A *candidate* is an address at which a browser may be reached (ICE, RFC 8445).
+//! A *client* is a connection, a *user* is a name that a client has logged in with, a *peer* is a
 //! client as other threads see it. *Partners* are two users in a call.
 #![forbid(unsafe_code)]
 #![cfg_attr(

@@ -19,29 +19,29 @@ pub const MAX_DEPTH: usize = 128;
 /// number.
 pub const MAX_INTEGER_NAME: u64 = (1 << 53) - 1;
 
-/// How much longer than the message a reply to it can be, in bytes. In an error, a name is at most
-/// [`MAX_NAME`] bytes, each at most 6 as JSON (`\u0000`), plus about 150 bytes of fields. In a login
-/// reply, the TURN servers are [`MAX_TURN_URLS`] and a name of 3 bytes each, plus about 150.
+/// How much longer than a message the reply to it can be, in bytes. An error quotes [`MAX_NAME`]
+/// bytes, each at most 6 in JSON (`\u0000`). A login reply has [`MAX_TURN_URLS`] bytes of addresses,
+/// and the name, percent-encoded in 3 bytes for each of its bytes. Both have about 150 bytes beside.
 pub const MAX_REPLY_OVERHEAD: usize = 1024;
 
 /// Bits of an IPv6 address that count as one address. Providers give a customer a /56 or a longer
 /// prefix, within which the customer chooses addresses at will.
 pub const IPV6_PREFIX: u32 = 56;
 
-/// Messages that a PeerJS client can have waiting for absent recipients: two offers, each with all its
-/// candidates.
+/// Most messages from one PeerJS client that are held for absent recipients: two offers, each with
+/// all its candidates.
 pub const MAX_HELD: usize = 64;
 
-/// The same in bytes, with the recipients' names.
+/// Most bytes of the messages held from one PeerJS client, the recipients' names included.
 pub const MAX_HELD_BYTES: usize = 16 * 1024;
 
-/// How often a thread with messages for absent recipients looks for these. Nobody notices a call that
-/// starts this much later.
+/// How often a thread with held messages checks whether their recipients are online. Nobody notices a
+/// call that starts this much later.
 pub const HELD_POLL: Duration = Duration::from_millis(200);
 
 // ---- how fast ----
 
-/// Burst that a connection may send at once, as the time that its message rate needs for it.
+/// A connection may send as many messages at once as its message rate allows in this time.
 pub const BURST: Duration = Duration::from_secs(4);
 
 /// Shortest delay before a client over its rate is read from again, so that a flood wakes its thread
@@ -57,7 +57,8 @@ pub const HANDSHAKE_READS: usize = 16;
 /// towards its message rate.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A connection whose thread has been probing another one for this long counts as alive.
+/// A connection whose thread has been probing another one for this long counts as alive, because a
+/// thread that probes does not see its own client's pong.
 pub const PROBING_TIME: Duration = Duration::from_millis(100);
 
 // ---- who may log in ----
@@ -65,12 +66,12 @@ pub const PROBING_TIME: Duration = Duration::from_millis(100);
 /// Random bytes in a user's token. Nobody guesses 256 bits, so one fast hash is enough to keep them.
 pub const TOKEN_BYTES: usize = 32;
 
-/// Failed logins from one address within [`LOGIN_WINDOW`] of the first. After these, each login from
-/// that address is delayed by [`LOGIN_DELAY`], and a failed one ends its connection. This protects the
+/// After this many failed logins from one address within [`LOGIN_WINDOW`], each further login from
+/// the address is delayed by [`LOGIN_DELAY`], and a failed one ends its connection. This protects the
 /// log and the processor. Tokens need no protection: they are too long to guess.
 pub const LOGIN_TRIES: u32 = 5;
 
-/// How long failed logins count.
+/// How long the failed logins of an address count, from the first one on.
 pub const LOGIN_WINDOW: Duration = Duration::from_secs(60);
 
 /// Delay before each login from an address with too many failed logins. The right token is accepted
@@ -86,8 +87,8 @@ pub const LOGIN_ADDRESSES: usize = 1024;
 /// ones. A call that uses them may last longer: TURN servers check the time when it starts.
 pub const TURN_TTL: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// The addresses of the TURN servers, in bytes together. One is about 40. With the credentials they
-/// must fit into [`MAX_REPLY_OVERHEAD`].
+/// Most bytes of all TURN servers' addresses together; one has about 40. The addresses and the
+/// credentials must fit into [`MAX_REPLY_OVERHEAD`].
 pub const MAX_TURN_URLS: usize = 400;
 
 // ---- HTTP ----
@@ -101,8 +102,8 @@ pub const HEAD_CHUNK: usize = 1024;
 /// Most headers in a request head. A proxy in front adds a dozen to a browser's fifteen.
 pub const MAX_HEADERS: usize = 64;
 
-/// Bytes of the text in a QR code that the page asks for: a link with the longest name, each byte of it
-/// percent-encoded, has 384 and an address. Drawing one this long takes about 0.8 ms of a processor.
+/// Longest text of a QR code that the page asks for, in bytes. The text is a link: the longest name,
+/// percent-encoded, takes 384 bytes, and the rest is for the address. Drawing it takes about 0.8 ms.
 pub const MAX_QR_TEXT: usize = 480;
 
 /// Modules of white around a QR code, on each side (ISO/IEC 18004 asks for four).
@@ -120,13 +121,12 @@ pub const RECV_BUFFER: usize = 4 * 1024;
 /// for each connection, allocated at once.)
 pub const READ_BUFFER: usize = 256;
 
-/// Send and receive buffer of a socket, in bytes each. Linux doubles this, and would otherwise let them
-/// grow to several MiB. Small, so that on a line of 50 KB/s a ping waits about a second behind other
-/// people's messages.
+/// Send and receive buffer of a socket, in bytes each. Linux doubles this; without it, Linux would
+/// let the buffers grow to several MiB. Small, so that at 50 KB/s a ping waits about a second behind
+/// the messages before it.
 pub const SOCKET_BUFFER: usize = 32 * 1024;
 
-/// Room in a write buffer for the ends of calls, in bytes, in addition to other messages: 160 of the
-/// usual length.
+/// Additional bytes of a write buffer, reserved for `leave` messages: 160 of the usual length.
 pub const LEAVES_BUFFER: usize = 16 * 1024;
 
 /// Longest message that may use [`LEAVES_BUFFER`], in bytes.
@@ -155,19 +155,19 @@ const BOOKKEEPING: usize = 2 * 1024;
 /// allocator keeps of connections that have ended.
 pub const BASE_MEMORY: usize = 20 * 1024 * 1024;
 
-/// Descriptors that the process needs beside one for each connection: three standard streams, two
+/// Descriptors that the process needs besides one for each connection: three standard streams, two
 /// ports, two for signals, and a file that is being read.
 pub const OWN_DESCRIPTORS: usize = 8;
 
-/// Memory mappings of a connection: each thread takes four, and a connection can have two threads. When
-/// there is no room for a new thread's, Rust's runtime ends the process.
+/// Memory mappings of a connection: each thread takes four, and a connection can have two threads. If
+/// the system has no mappings left for a new thread, Rust's runtime aborts the process.
 pub const MAPPINGS: usize = 8;
 
-/// How long a connection that has not logged in keeps its place when there is none left for new ones.
+/// In a full server, a new connection replaces the oldest one that has not logged in for this long.
 pub const EVICTION_AGE: Duration = Duration::from_secs(10);
 
-/// Disconnected connections that have not ended yet, and count no more towards `--max-connections`, at
-/// most.
+/// Most disconnected connections that no longer count towards `--max-connections` although their
+/// threads have not ended yet.
 pub const MAX_EVICTIONS: usize = 8;
 
 /// Stack of an accept loop, in bytes.
@@ -196,8 +196,8 @@ pub const MAX_FILE: u64 = 1024 * 1024;
 /// time at the latest.
 pub const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// With fewer days left than this, an expiring certificate is logged as a warning. certbot renews
-/// 30 days before the end; by then it has failed for weeks.
+/// A certificate with fewer days left than this is logged as a warning. certbot renews 30 days before
+/// the end, so renewal must have failed for weeks.
 pub const EXPIRY_NOTICE: i32 = 7;
 
 /// Lines that one place in the code may log at once. Clients cause most lines, and must not fill a
@@ -217,10 +217,10 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// A client is pinged after this long without a byte from it.
     pub idle: Duration,
-    /// It is disconnected after this long without a byte after that ping.
+    /// Keepalive timeout: a client that sends no byte for this long after the ping is disconnected.
     pub pong: Duration,
-    /// A client that takes nothing of its write buffer for this long is disconnected. Only the thread
-    /// that sends the write buffer waits.
+    /// Send timeout: a client that takes nothing of its write buffer for this long is disconnected.
+    /// No other client's thread waits for it.
     pub stall: Duration,
     /// How long the connection that holds a wanted name has to answer a ping.
     pub probe: Duration,
@@ -247,7 +247,7 @@ impl Default for Timeouts {
     }
 }
 
-/// The bounds that an operator can choose. [`usize::MAX`] is no limit, except for the message.
+/// The bounds that an operator can choose. [`usize::MAX`] means no limit, except for `max_message`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once, handshakes and page requests included.
@@ -261,10 +261,10 @@ pub struct Limits {
     /// a few dozen. A message that arrives in parts, of [`RECV_BUFFER`] at most, counts as one for each
     /// part.
     pub max_rate: usize,
-    /// Calls that one user has made or answered and not ended. A mesh call is one for each of the
-    /// others.
+    /// Calls that one user has made or answered and not ended. A group call counts once for each
+    /// other member.
     pub max_calls: usize,
-    /// Whether PeerJS clients are served, whose messages can be held.
+    /// Whether PeerJS clients are served. Their held messages take memory.
     pub peerjs: bool,
 }
 
@@ -283,13 +283,13 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What may wait in a client's write buffer before the next message to it is refused, in bytes: one
-    /// message of the largest size, or many small ones.
+    /// Bound of a client's write buffer, in bytes: one message of the largest size, or many small
+    /// ones. A message that would exceed the bound is refused.
     pub fn write_buffer(&self) -> usize {
         self.max_message.saturating_add(MAX_REPLY_OVERHEAD)
     }
 
-    /// The same for the end of a call.
+    /// The bound for a `leave` message, which may also use [`LEAVES_BUFFER`].
     pub fn write_buffer_with_leaves(&self) -> usize {
         self.write_buffer().saturating_add(LEAVES_BUFFER)
     }
@@ -306,7 +306,7 @@ impl Limits {
             (message.checked_mul(4)?.checked_add(READ_BUFFER)?, "a frame, and earlier fragments"),
             (message.checked_mul(5)?, "a message being handled, its fields and the reply"),
             (waiting.checked_add(FLUSH_PART)?, "the write buffer, with one reply more"),
-            // Of many short messages the list and the names take as much as the text; and all of it grows.
+            // Twice for the list and the names of many short messages; twice for growing buffers.
             (if self.peerjs { 4 * MAX_HELD_BYTES } else { 0 }, "messages held for PeerJS clients"),
             (TLS_STATE, "TLS"),
             (self.max_calls.checked_mul(partner)?, "partners"),

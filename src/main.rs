@@ -57,7 +57,7 @@ fn check(config: &Config) -> Result<(), String> {
     log_limits(config);
     match files.certificate {
         Some(certificate) if !certificate.get().is_valid_now => {
-            Err("the certificate is not valid now, so that browsers refuse it".into())
+            Err("the certificate is not valid now, so browsers refuse it".into())
         }
         _ => Ok(()),
     }
@@ -70,7 +70,7 @@ fn log_limits(config: &Config) {
     if mappings.is_some_and(|most| connections.saturating_mul(MAPPINGS) > most) {
         warn!(
             "{connections} connections may need more memory mappings than vm.max_map_count allows, and \
-             the system would end this program: raise that limit to {MAPPINGS} a connection, or lower \
+             without them this program aborts: raise that limit to {MAPPINGS} a connection, or lower \
              --max-connections"
         );
     }
@@ -87,14 +87,14 @@ fn print(text: &str) -> Result<(), String> {
     io::stdout().write_all(text.as_bytes()).map_err(|error| format!("cannot print: {error}"))
 }
 
-/// The line goes to stdout, which can be appended to the users file; the token goes to stderr.
+/// Prints the line for the users file to stdout, so that `>>` can append it, and the token to stderr.
 fn print_new_user(name: &str, url: &str) -> Result<(), String> {
     let (line, secret) = new_user(name, url)?;
     print(&line)?;
     io::stderr().write_all(secret.as_bytes()).map_err(|error| format!("cannot print: {error}"))
 }
 
-/// The first SIGINT or SIGTERM stops the server in good order, the second one at once.
+/// The first SIGINT or SIGTERM shuts the server down; the second one ends the process at once.
 #[cfg(unix)]
 fn stop_on_signals(stop: Sender<()>) -> io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
@@ -109,7 +109,8 @@ fn stop_on_signals(stop: Sender<()>) -> io::Result<()> {
     Ok(())
 }
 
-/// Elsewhere Ctrl+C ends the process at once. Dropping the sender would mean "stop", so it is kept.
+/// On other systems, Ctrl+C ends the process at once. The sender is leaked, because dropping it would
+/// stop the server.
 #[cfg(not(unix))]
 fn stop_on_signals(stop: Sender<()>) -> io::Result<()> {
     std::mem::forget(stop);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::limits::MAX_NAME;
 
 /// Whether a user may log in as `name`: 1 to [`MAX_NAME`] bytes of UTF-8, no control character, no
-/// white space at either end, and none of the invisible characters of the contract.
+/// white space at either end, and none of the invisible characters that docs/protocol.md lists.
 pub fn is_valid_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len())
         && name.trim() == name

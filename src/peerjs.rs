@@ -1,9 +1,9 @@
-//! The dialect of PeerJS, a JavaScript library: what its clients ask for in their URLs, their messages,
-//! and every reply. A client's app gives it an id, which is its name here, and a token.
+//! The protocol of PeerJS, a JavaScript library: the URLs and messages of its clients, and every
+//! reply. A PeerJS client has an id, which is its user name here, and a token.
 //!
-//! Pure: no I/O, no locks, no state. A payload is checked to be JSON and otherwise never looked at.
-//! How these messages travel is in `signaling/client/peerjs.rs`. Nothing of this is reached without
-//! `--peerjs`.
+//! No locks and no state; the only I/O is to get random bytes for an id. A payload is checked to be
+//! JSON and otherwise not read. `signaling/client/peerjs.rs` relays these messages. Without
+//! `--peerjs`, nothing in this file is used.
 
 use std::borrow::Cow;
 
@@ -16,27 +16,28 @@ use crate::names::is_valid_name;
 /// The first message to a client that has its id.
 pub const OPEN: &str = r#"{"type":"OPEN"}"#;
 
-// Why a client does not get its id, in the original server's words, which has none for an invalid name.
+// Why a client does not get its id, in the words of PeerJS's own server. That server has no message
+// for an invalid name.
 
 /// A parameter is missing, or the id is not a valid name.
 pub const INCOMPLETE: &str =
     r#"{"type":"ERROR","payload":{"msg":"No id, token, or key supplied to websocket server"}}"#;
-/// Not the server's key.
+/// The client's key is not the server's.
 pub const WRONG_KEY: &str = r#"{"type":"ERROR","payload":{"msg":"Invalid key provided"}}"#;
 /// The server has a list of users, and this id with this token is not on it.
 pub const WRONG_TOKEN: &str = r#"{"type":"ERROR","payload":{"msg":"Invalid token provided"}}"#;
 /// Another client has the id.
 pub const ID_TAKEN: &str = r#"{"type":"ID-TAKEN","payload":{"msg":"ID is taken"}}"#;
 
-/// The content type of plain words, and one header more: pages of every origin may read this response,
-/// as they may open a WebSocket.
+/// The content type of plain text, with a second header: pages of every origin may read this
+/// response, just as they may open a WebSocket.
 const TEXT_FOR_ALL: &str = "text/plain; charset=utf-8\r\nAccess-Control-Allow-Origin: *";
 
 /// A status, a content type and a content.
 type Response = (StatusCode, (&'static str, Cow<'static, str>));
 
-/// The response to a GET of `…/KEY/id` and `…/KEY/peers`. The key is not checked here: an app learns
-/// from the WebSocket that it is wrong.
+/// The response to a GET of `…/KEY/id` and `…/KEY/peers`. The key is not checked here: a client with
+/// a wrong key gets [`WRONG_KEY`] on its WebSocket.
 pub fn endpoint(path: &str) -> Option<Response> {
     let mut segments = path.rsplit('/');
     let (name, key) = (segments.next()?, segments.next()?);
@@ -68,8 +69,8 @@ fn random_id() -> Result<String, getrandom::Error> {
     ))
 }
 
-/// The query of a PeerJS client's WebSocket; `None` if the path is not one of theirs. The app chooses
-/// what stands before the last segment.
+/// The query of a PeerJS client's WebSocket URL; `None` if the path does not end in `/peerjs`. The
+/// app chooses the rest of the path.
 pub fn query(target: &str) -> Option<String> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     path.ends_with("/peerjs").then(|| query.into())
@@ -78,14 +79,14 @@ pub fn query(target: &str) -> Option<String> {
 /// The parameters in the query of a client's WebSocket URL.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Login {
-    /// The name that it wants.
+    /// The name that the client wants.
     pub id: String,
-    /// Its secret. With the same token, a later connection takes over the id.
+    /// The client's secret. A later connection with the same token takes over the id.
     pub token: String,
 }
 
 impl Login {
-    /// Reads a query, which is form data. Of parameters with the same name the last one counts.
+    /// Reads a query, which is form data. If a parameter is repeated, the last value counts.
     ///
     /// # Errors
     /// What the client is told: a parameter is missing or wrong.
@@ -107,7 +108,7 @@ impl Login {
     }
 }
 
-/// Decodes form data (WHATWG URL, section 5.1). A percent sign without two hex digits is itself.
+/// Decodes form data (WHATWG URL, section 5.1). A percent sign without two hex digits is kept.
 fn decode(text: &str) -> String {
     let text = text.replace('+', " ");
     let mut parts = text.split('%');
@@ -127,7 +128,8 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
-/// A message from one client to another. The heartbeat is not one, and ignored: receiving it is enough.
+/// A message from one client to another. PeerJS's heartbeat has no recipient and is ignored: its
+/// bytes alone keep the connection alive.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Message<'a> {
     r#type: Kind,
@@ -169,8 +171,8 @@ impl<'a> Message<'a> {
         Message { r#type: Kind::Expire, src: dst, dst: src.into(), payload: None }
     }
 
-    /// Whether its sender is told if it cannot be delivered. Apps show this to people, so once for a
-    /// connection attempt is enough.
+    /// Whether the sender is told if this message cannot be delivered. Apps show that to people, so
+    /// once for each connection attempt is enough.
     pub fn can_expire(&self) -> bool {
         matches!(self.r#type, Kind::Offer | Kind::Answer)
     }

@@ -1,30 +1,29 @@
-//! How often something may happen: the messages of a connection, the lines of a log.
+//! Rate limits, for the messages of a connection and for the lines of the log.
 
 use std::time::{Duration, Instant};
 
-/// A rate with a burst, by the generic cell rate algorithm (ITU-T I.371): each event uses up an interval
-/// of time, and the intervals add up to the time until which the rate is used up. That time may be up to
-/// `burst` in the future.
+/// A rate with a burst, by the generic cell rate algorithm (ITU-T I.371): each event adds an interval
+/// to `used_until`, the time until which the rate is used up. An event is allowed if `used_until` is
+/// then at most `burst` in the future.
 pub struct RateLimiter {
     interval: Duration,
     burst: Duration,
     used_until: Instant,
 }
 
-/// The interval for `rate` events a second, more than 0. [`usize::MAX`] is no limit: its interval is
-/// rounded down to 0.
+/// The interval for `rate` events a second, which must not be 0. [`usize::MAX`] means no limit: its
+/// interval is rounded down to 0.
 pub fn per_second(rate: usize) -> Duration {
     Duration::from_secs(1) / u32::try_from(rate).unwrap_or(u32::MAX)
 }
 
 impl RateLimiter {
-    /// One event in each `interval`, starting with a full burst, which is given as the time that it uses
-    /// up.
+    /// Allows one event in each `interval`, after a first burst of `burst / interval` events.
     pub fn new(interval: Duration, burst: Duration, now: Instant) -> RateLimiter {
         RateLimiter { interval, burst, used_until: now }
     }
 
-    /// Charges one event, and returns how much later the rate allows it.
+    /// Charges one event, and returns how long the caller must wait until the rate allows it.
     pub fn charge(&mut self, now: Instant) -> Duration {
         self.used_until = self.used_until.max(now) + self.interval;
         (self.used_until - now).saturating_sub(self.burst)

@@ -45,16 +45,16 @@ pub struct Config {
     pub cert: PathBuf,
     /// The certificate's private key, PEM.
     pub key: PathBuf,
-    /// A JSON array, as `RTCPeerConnection` takes it.
+    /// File with a JSON array of ICE servers, as `RTCPeerConnection` takes it.
     pub ice_servers: Option<PathBuf>,
-    /// Addresses of a TURN server that users get credentials for, at most [`MAX_TURN_URLS`] bytes
-    /// together; none if empty.
+    /// Addresses of the TURN server for which users get credentials, at most [`MAX_TURN_URLS`] bytes
+    /// together; empty if there is no TURN server.
     pub turn_urls: Vec<String>,
-    /// The file with the secret that makes these credentials.
+    /// File with the TURN server's shared secret, which makes these credentials.
     pub turn_secret: Option<PathBuf>,
-    /// The users who may log in; everybody without this file.
+    /// File with the users who may log in; without it, everybody may.
     pub users: Option<PathBuf>,
-    /// Pages that may connect, besides the server's own; empty for all.
+    /// Origins whose pages may connect, besides the server's own; empty for all.
     pub allow_origin: Vec<String>,
     /// Reverse proxies whose `X-Forwarded-For` is believed.
     pub trust_proxy: Vec<Network>,
@@ -88,8 +88,8 @@ impl Default for Config {
 }
 
 impl Command {
-    /// Parses arguments, without the program's name. Of an option that is given twice the last one
-    /// counts, unless it can be repeated.
+    /// Parses arguments, without the program's name. If an option is given twice, the last value
+    /// counts, unless the option can be repeated.
     ///
     /// # Errors
     /// An unknown option, or a value that is empty or can't be used.
@@ -187,7 +187,7 @@ fn addresses(value: &str) -> Result<Vec<SocketAddr>, &'static str> {
     }
 }
 
-/// A limit; 0 stands for none.
+/// Parses a limit; 0 means no limit.
 fn limit(value: &str) -> Result<usize, &'static str> {
     match value.parse() {
         Ok(0) => Ok(usize::MAX),

@@ -62,7 +62,9 @@ fn bind_first(
         };
         problem = format!("cannot listen on {address}: {error} ({option}: {remedy})");
         if error.kind() == io::ErrorKind::AddrInUse {
-            break; // The other address family would be bound beside the program that has the port.
+            // Another program has the port. If the other address family were bound instead, each
+            // program would get some of the clients.
+            break;
         }
     }
     Err(problem)
@@ -118,9 +120,9 @@ pub fn local_addresses(bound: IpAddr) -> Vec<IpAddr> {
     if !bound.is_unspecified() {
         return vec![bound];
     }
-    // The standard library lists no interfaces. Connecting a UDP socket sends nothing, but the system
-    // chooses the address that it would send from: by the default route (192.0.2.1 is reserved,
-    // RFC 5737), and in the private networks that need none.
+    // The standard library cannot list interfaces. Connecting a UDP socket sends nothing, but makes
+    // the system choose a source address: for the default route (192.0.2.1 is reserved, RFC 5737),
+    // and for two private networks, which may be reachable without a default route.
     let source = |destination| {
         let socket = UdpSocket::from(Socket::new(Domain::IPV4, Type::DGRAM, None)?);
         socket.connect((destination, 9))?;

@@ -1,4 +1,5 @@
-//! The log: one line an event to stderr. Lines are paced, and a failure to write them ends nothing.
+//! The log: one line per event, to stderr. Floods of lines are rate-limited, and a line that cannot
+//! be written is dropped.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -35,8 +36,8 @@ pub fn start(level: LevelFilter) {
     }));
 }
 
-/// A log whose lines may be lost: when stderr can't be written to, because `SimpleLogger` panics
-/// then and a full disk must not end calls; and when one place in the code logs too many of them.
+/// A log that may drop lines: when stderr can't be written to, where `SimpleLogger` would panic (a
+/// full disk must not end calls), and when one place in the code logs too many lines.
 struct BestEffortLog {
     output: SimpleLogger,
     pacing: Pacing,
@@ -45,8 +46,8 @@ struct BestEffortLog {
 /// A place in the code that logs: file and line.
 type CallSite = (Option<&'static str>, Option<u32>);
 
-/// For each place in the code that logged: its rate, and how many lines were suppressed since its last
-/// one. Clients can't make it grow beyond these places.
+/// For each place in the code that has logged: its rate, and how many of its lines were suppressed
+/// since the last printed one. The number of places bounds the map, whatever clients do.
 #[derive(Default)]
 struct Pacing(Mutex<HashMap<CallSite, (RateLimiter, u64)>>);
 

@@ -24,8 +24,8 @@ pub struct Certificate {
 /// Loads the certificate that `config` names; `None` if TLS is disabled.
 ///
 /// # Errors
-/// A sentence for the operator: TLS was requested, or one of its files exists, or no other port is
-/// asked for; and TLS cannot start.
+/// A sentence for the operator: TLS cannot start, although it was requested, one of its files exists,
+/// or there is no plain port.
 pub fn open(config: &Config) -> Result<Option<CertificateFiles>, String> {
     let Config { cert, key, listen, tls_listen, tls_requested, .. } = config;
     if tls_listen.is_empty() {
@@ -47,7 +47,7 @@ fn load(files: &[TextFile]) -> Result<Certificate, String> {
         return Err("a certificate is two files".into());
     };
     let (cert_file, key_file) = (cert.path.display(), key.path.display());
-    // What native-tls accepts: a PKCS#8 key only, and only at the start of the text.
+    // native-tls accepts only a PKCS#8 key, and only at the start of the text.
     let Some(start) = key.text.find("-----BEGIN PRIVATE KEY-----") else {
         return Err(format!(
             "{key_file} has no PKCS#8 key without a password (BEGIN PRIVATE KEY); convert a key of \

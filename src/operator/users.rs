@@ -1,8 +1,8 @@
 //! Who may log in: the names and tokens in the users file.
 //!
 //! Each line of that file is a name, a colon, and the SHA-256 of the user's token as 64 hex digits;
-//! `#` starts a comment line. A token is random and long, so that one plain hash protects it. The
-//! program reads this file and never writes it; it shows a token once, when it makes it.
+//! `#` starts a comment line. A token is random and long, so one plain hash is enough to protect it.
+//! The program never writes this file. `--new-user` shows a new token once, and stores it nowhere.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -29,8 +29,8 @@ pub struct AllowedUsers {
     failed_logins: Mutex<FailedLogins>,
 }
 
-/// The first failed login from each [`address_prefix`] within [`LOGIN_WINDOW`], and how many there
-/// were since.
+/// For each [`address_prefix`]: the time of its first failed login within [`LOGIN_WINDOW`], and the
+/// number of failed logins from then on.
 #[derive(Default)]
 struct FailedLogins(HashMap<IpAddr, (Instant, u32)>);
 
@@ -76,8 +76,8 @@ impl FailedLogins {
         self.0.get(&prefix).is_some_and(|(_, count)| *count >= LOGIN_TRIES)
     }
 
-    /// Counts a failed login. In a full table the oldest entry makes room, so that failures from a
-    /// new address always count.
+    /// Counts a failed login. If the table is full, the oldest entry is removed, so that failures
+    /// from a new address always count.
     fn add(&mut self, prefix: IpAddr, now: Instant) {
         if self.0.len() >= LOGIN_ADDRESSES && !self.0.contains_key(&prefix) {
             let oldest = self.0.iter().min_by_key(|(_, (first, _))| *first);
@@ -90,8 +90,8 @@ impl FailedLogins {
     }
 }
 
-/// Makes a token for the user `name`. Returns the user's line for the users file; and, in words for the
-/// operator, the token and a link that opens the call page at `url` and logs in.
+/// Makes a token for the user `name`. Returns the user's line for the users file, and a text for the
+/// operator: the token, and a link that opens the call page at `url` and logs in.
 ///
 /// # Errors
 /// A sentence for the operator: `name` is not a valid name, or the system has no random bytes.
@@ -139,7 +139,7 @@ fn parse(files: &[TextFile]) -> Result<BTreeMap<String, TokenHash>, String> {
     Ok(hashes)
 }
 
-/// A name may contain colons, so that the last one separates it from the hash.
+/// A name may contain colons, so the last colon separates the name from the hash.
 fn parse_line(line: &str) -> Option<(&str, TokenHash)> {
     let (name, digits) = line.rsplit_once(':')?;
     let hash = HEXLOWER_PERMISSIVE.decode(digits.trim_end().as_bytes()).ok()?;

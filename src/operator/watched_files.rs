@@ -56,8 +56,8 @@ impl<T> WatchedFiles<T> {
     /// that can't be read or parsed leave the last good value in use, and the log says why.
     pub fn get(&self) -> Arc<T> {
         let asked = Instant::now();
-        // One thread reads with the lock held. Others wait for it: a value from before an edit could
-        // admit a user who was removed.
+        // One thread reads the files with the lock held, and the others wait. A thread that took the
+        // old value instead could admit a user who has just been removed.
         let mut state = self.state.lock();
         if asked.saturating_duration_since(state.checked) >= FILE_CHECK_INTERVAL {
             state.checked = Instant::now();

@@ -1,4 +1,4 @@
-//! One client's life on its own thread: messages until the connection ends.
+//! One client on its own thread: reads and handles messages until the connection ends.
 //!
 //! ```text
 //! serve ─┬► process_buffered ─► next_message     one message, under this client's lock
@@ -9,8 +9,8 @@
 //! No thread holds the locks of two clients, or of a client and the map, and no lock is held while
 //! waiting for a client. A message is read under this client's lock, and sent under the recipient's.
 //!
-//! Only this thread ends this connection. All other threads call `ClientSocket::disconnect`; this
-//! thread wakes from its `recv` and cleans up.
+//! Only this thread ends the connection. Any other thread calls `ClientSocket::disconnect`, which
+//! wakes this thread from its `recv`, so that it cleans up.
 
 mod login;
 mod peerjs;
@@ -48,8 +48,8 @@ use login::Session;
 pub struct Shared {
     /// Who is online.
     pub registry: Arc<Registry>,
-    /// Which PeerJS clients are online. Their names have nothing to do with the users'.
-    pub peers: Arc<Registry>,
+    /// Which PeerJS clients are online. Their ids are separate from the users' names.
+    pub peerjs_registry: Arc<Registry>,
     /// Which connections are open.
     pub connections: Arc<Connections>,
     /// How much each client may do.
@@ -76,16 +76,16 @@ pub struct Client {
     /// `None` unless the client speaks PeerJS.
     peerjs: Option<peerjs::State>,
     rate: RateLimiter,
-    /// When the users file was last asked whether this user may stay.
+    /// When this user was last looked up in the users file.
     users_checked: Instant,
-    /// The last field, and so dropped last: an empty list of connections means that all have ended.
+    /// The last field, so it is dropped last: an empty list of connections means that all have ended.
     permit: ConnectionPermit,
 }
 
 /// Why a connection ended.
 #[derive(Debug)]
 enum DisconnectReason {
-    /// The client is gone, or must be.
+    /// The connection is lost, or must be dropped without a close frame.
     Lost(&'static str),
     /// The client sent a close frame, which has been answered.
     ClosedByClient,
@@ -122,7 +122,7 @@ impl Client {
         Client { shared, peer, address, session, peerjs, rate, users_checked: now, permit }
     }
 
-    /// Reads and handles messages until the connection ends, and then ends it here, too.
+    /// Reads and handles messages until the connection ends, then logs out and closes the socket.
     pub fn run(mut self: Box<Self>) {
         let reason = panic::catch_unwind(AssertUnwindSafe(|| self.serve()))
             .unwrap_or(DisconnectReason::Lost("a bug in this server")); // The panic hook has logged where.
@@ -131,7 +131,7 @@ impl Client {
             (DisconnectReason::ClosedByServer(..), _) | (_, Some(_)) => Level::Info,
             _ => Level::Debug,
         };
-        // Tells the partners, and frees the name, before the client is waited for.
+        // Tells the partners and frees the name. First, because closing can wait for the client.
         self.session = None;
         let (shared, address) = (self.shared.clone(), self.address);
         match reason {
@@ -172,14 +172,14 @@ impl Client {
         Ok(())
     }
 
-    /// Charges one message. Waits while the client is over its rate, or does not read our replies:
-    /// what it sends meanwhile stays in its own network stack.
+    /// Charges one message. Waits while the client is over its rate or does not read its replies.
+    /// What the client sends meanwhile stays in the kernels' socket buffers.
     fn charge_rate(&mut self) -> Result<(), DisconnectReason> {
         self.peer.wait_for_room(self.shared.limits.write_buffer());
         let delay = self.rate.charge(Instant::now());
         if !delay.is_zero() {
-            // For several messages' time at once, so that a flood wakes this thread less often. Not all for
-            // the same time, or a crowd of clients would always wake up together.
+            // At least `PACING_DELAY`, so that a flood wakes this thread less often. Jitter from the
+            // port keeps many clients from waking up together.
             thread::sleep(
                 delay.max(PACING_DELAY) + PACING_DELAY * u32::from(self.address.port() % 256) / 256,
             );
@@ -187,10 +187,10 @@ impl Client {
                 return Err(CONNECTION_LOST);
             }
         }
-        self.check_open() // Handling all received bytes could take minutes.
+        self.check_open() // Here too, because handling all received bytes could take minutes.
     }
 
-    /// Whether nobody has disconnected this client, and the server is not stopping.
+    /// Returns an error if this client has been disconnected, or if the server is stopping.
     fn check_open(&self) -> Result<(), DisconnectReason> {
         if self.peer.socket.is_disconnected() {
             return Err(CONNECTION_LOST);
@@ -224,9 +224,9 @@ impl Client {
         })
     }
 
-    /// Waits for bytes from the client, and pings it when none come. The only place where a client's
-    /// thread waits while its client is quiet, unless it holds messages. Not inlined, so that the
-    /// buffer's part of the stack is used by the handling of messages, too.
+    /// Waits for bytes from the client, and pings it when none come. A client's thread waits for a
+    /// quiet client only here and in [`Client::wait_for_recipients`]. Not inlined, so that the
+    /// handling of messages can use the stack space of this buffer.
     #[inline(never)]
     fn receive(&mut self) -> Result<(), DisconnectReason> {
         self.wait_for_recipients();
@@ -243,9 +243,9 @@ impl Client {
                     if progress_at_ping == Some(progress) {
                         return Err(DisconnectReason::Lost("keepalive timeout"));
                     }
-                    // Also a slow reader, which has yet to take what was sent before the ping.
+                    // A slow reader that makes progress has yet to read the ping: send no second one.
                     if progress_at_ping.replace(progress).is_none() {
-                        let _ = stream.set_read_timeout(Some(pong)); // An error: `read` fails, too.
+                        let _ = stream.set_read_timeout(Some(pong)); // If this fails, `read` does too.
                         let ping = Message::Ping(Vec::new().into());
                         self.peer
                             .with(|websocket| websocket.send(ping))
@@ -266,7 +266,7 @@ impl Client {
             websocket.get_mut().feed(received);
             mem::take(&mut websocket.get_mut().empty_records)
         });
-        // TLS key updates among the bytes received before: each takes longer than a short message.
+        // For TLS key updates in earlier bytes, because each costs more than a short message.
         for _ in 0..unpaid {
             self.charge_rate()?;
         }
@@ -314,8 +314,8 @@ impl Client {
         let _ = self.peer.send(text.into(), usize::MAX);
     }
 
-    /// Ends the connection of a user whose token is no longer in the users file. Looks at most once
-    /// in `timeouts.idle`; the keepalive makes a silent client get here, too.
+    /// Ends the connection of a user whose token is no longer in the users file. Checks at most once
+    /// in `timeouts.idle`; a silent client is checked when it answers the keepalive ping.
     fn check_user(&mut self) -> Result<(), DisconnectReason> {
         if let (Some(users), Some(session)) = (&self.shared.users, &self.session)
             && self.users_checked.elapsed() >= self.shared.timeouts.idle
@@ -356,7 +356,7 @@ mod tests {
         let limits = Limits::default();
         Arc::new(Shared {
             registry: Arc::default(),
-            peers: Arc::default(),
+            peerjs_registry: Arc::default(),
             connections: Connections::new(limits),
             limits,
             timeouts: Timeouts::default(),

@@ -1,4 +1,4 @@
-//! Who is connected: how many there are, how many from one address, and a handle to wake each.
+//! The open connections: how many there are, how many from each address, and a handle to wake each.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown};
@@ -24,8 +24,8 @@ struct Connection {
     socket: Arc<ClientSocket>,
     since: Instant,
     logged_in: bool,
-    /// Whose it is, as [`address_prefix`] sees it. `None` for a trusted proxy's, until its request
-    /// has been read.
+    /// The [`address_prefix`] of the client. `None` for a connection from a trusted proxy, until the
+    /// request, which names the client, has been read.
     prefix: Option<IpAddr>,
 }
 
@@ -47,13 +47,13 @@ impl Connections {
         Arc::new(Connections { limits, open: Mutex::default(), emptied: Condvar::new() })
     }
 
-    /// Takes a place for a connection from `address`; `None` for a trusted proxy's, whose request says
-    /// for whom it is. If there is no place left, the oldest connection gives way that has not logged
-    /// in and is older than [`EVICTION_AGE`].
+    /// Takes a place for a connection from `address`, which is `None` if it comes from a trusted
+    /// proxy. If no place is left, disconnects the oldest connection that has not logged in, if that
+    /// is older than [`EVICTION_AGE`].
     ///
     /// # Errors
-    /// In words: the address has as many connections as it may have; or there is no place, and nobody to
-    /// give way.
+    /// In words: the address has as many connections as it may have; or no place is left, and no
+    /// connection can be evicted.
     pub fn admit(
         self: &Arc<Self>,
         socket: Arc<ClientSocket>,
@@ -61,9 +61,9 @@ impl Connections {
     ) -> Result<ConnectionPermit, &'static str> {
         let (now, prefix) = (Instant::now(), address.map(address_prefix));
         let mut open = self.open.lock();
-        // First, so that an address with too many connections makes nobody give way.
+        // First, so that an address with too many connections evicts nobody.
         self.check_address(&open, prefix)?;
-        // Disconnected ones end on their own threads, a moment later.
+        // A disconnected connection is removed a moment later, by its own thread.
         let ending = open.values().filter(|other| other.socket.is_disconnected()).count();
         if open.len() >= self.limits.max_connections.saturating_add(ending.min(MAX_EVICTIONS)) {
             let oldest = open
@@ -119,7 +119,7 @@ impl ConnectionPermit {
         Ok(())
     }
 
-    /// Keeps this connection from giving way to new ones.
+    /// From now on, this connection is not evicted for a new one.
     pub fn set_logged_in(&self) {
         let mut open = self.connections.open.lock();
         if let Some(own) = open.get_mut(&self.key) {

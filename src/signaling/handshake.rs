@@ -56,9 +56,9 @@ pub fn run(
     Some(Box::new(client.with_peerjs(query)))
 }
 
-/// Serves a client on a fresh thread. The handshakes have gone deep into the stack, and a thread keeps
-/// the pages that it has once touched. So what comes now, which can last for days, gets a fresh stack,
-/// or this one if there is no thread.
+/// Serves a client on a new thread, or on this one if the system has no thread left. The handshakes
+/// need much stack, and a thread keeps all pages that it has touched. A client can stay for days, so
+/// it gets a fresh stack.
 pub fn serve(client: Box<Client>) {
     // Through a channel: a `spawn` that fails drops its closure, and the client with it.
     let (sender, receiver) = mpsc::sync_channel::<Box<Client>>(1);

@@ -1,7 +1,7 @@
 //! A client's connection as other threads see it: sending to it, probing it, disconnecting it.
 //!
-//! Nobody waits for a client with its lock held. What the client's socket does not take at once is
-//! sent by the *flusher*, a thread that exists only while there is something left to send.
+//! No thread waits for a client while it holds that client's lock. What the client's socket does not
+//! take at once is sent by the *flusher*, a thread that exists only while something is left to send.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
@@ -25,14 +25,14 @@ pub struct Peer {
     websocket: Arc<Mutex<WebSocket<Transport>>>,
     /// To wait for the client, and to disconnect it, without the lock.
     pub socket: Arc<ClientSocket>,
-    /// A PeerJS client's token. A new connection with the same one takes over the name.
+    /// The hash of a PeerJS client's token. A new connection with the same token takes over the name.
     pub token: Option<TokenHash>,
 }
 
-/// Why a message was not sent. Nothing of it was.
+/// Why a message was not sent, not even a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
-    /// The client is disconnecting, or is a PeerJS client that is not there yet.
+    /// The client is disconnecting, or is a PeerJS client that has not got its `OPEN` yet.
     Closed,
     /// The client takes data too slowly: the message does not fit into its write buffer.
     Full,
@@ -59,16 +59,17 @@ impl Peer {
         result
     }
 
-    /// Sends a text message, without waiting, if its write buffer then holds at most `bound` bytes.
+    /// Sends a text message without waiting, if the bytes in the write buffer and the message are at
+    /// most `bound` together.
     ///
     /// # Errors
-    /// Nothing was sent, and nothing will be.
+    /// No part of the message was sent, or will be.
     pub fn send(&self, text: Utf8Bytes, bound: usize) -> Result<(), SendError> {
         // `WebSocket::send` would keep a buffer as large as the largest message so far.
         let frame = Frame::message(text, OpCode::Data(Data::Text), true);
         let mut bytes = Vec::with_capacity(frame.len());
         frame.format(&mut bytes).map_err(|_| SendError::Closed)?;
-        // Not by `with`: nobody waits for more to send, and a crowd of probes would wake at each message.
+        // Not by `with`, which would wake all waiting probes at each message.
         let mut websocket = self.websocket.lock();
         if websocket.get_ref().closed || websocket.get_ref().unopened || !websocket.can_write() {
             return Err(SendError::Closed);
@@ -93,10 +94,10 @@ impl Peer {
     }
 
     /// Whether the client is alive, for a login that wants its name: sends a ping and waits for the
-    /// pong. Without one, any other byte within `timeout` counts, too. A client that is found dead is
+    /// pong. If no pong arrives within `timeout`, any other byte counts as well. A dead client is
     /// disconnected.
     ///
-    /// The bytes alone would not do: they may be the client's last ones, and its close frame next.
+    /// A byte alone does not end the wait, because a close frame may follow it.
     pub fn probe(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut websocket = self.websocket.lock();
@@ -111,12 +112,12 @@ impl Peer {
                 return true;
             }
             let wake = match transport.probing {
-                // Its thread is itself in `probe`, perhaps for our name. Then neither sees a pong.
+                // The client's thread is in `probe` as well, perhaps for our name: no pong is seen.
                 Some(since) if now < since + PROBING_TIME => since + PROBING_TIME,
                 Some(_) => return true,
-                // It is handling bytes, perhaps its close frame; or the ping has been sent.
+                // The client's thread is handling bytes, perhaps a close frame; or the ping is sent.
                 None if transport.processing || transport.pings_sent > pings_sent => deadline,
-                // Not pinged more often than this, however many logins want its name.
+                // However many logins want the name, pings keep this interval.
                 None if now < transport.next_ping => transport.next_ping,
                 None => {
                     transport.pings_sent += 1;
@@ -158,7 +159,7 @@ impl Peer {
     /// Ends the connection at once. Only the client's own thread calls this.
     pub fn abort(&self, timeouts: &Timeouts) {
         self.socket.disconnect();
-        self.wait_for_flusher(timeouts); // It ends, too, and must not outlive the connection's place.
+        self.wait_for_flusher(timeouts); // It must end before the connection's permit is dropped.
     }
 
     fn wait_for_flusher(&self, timeouts: &Timeouts) {
@@ -205,7 +206,7 @@ impl Peer {
         while !part.is_empty() {
             let sent = match (&self.socket.stream).write(part) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                // Linux wakes a `send` when a third of the buffer is free. There may be less by now.
+                // Linux wakes a `send` when a third of the buffer is free; less may be free by now.
                 Err(error) if is_timeout(&error) => transport::send_now(&self.socket.stream, part)?,
                 result => result?,
             };

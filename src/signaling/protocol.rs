@@ -46,11 +46,11 @@ pub struct Envelope<'a> {
 struct Name<'a> {
     /// The string's text, or the integer's digits: the key by which users are found.
     text: String,
-    /// The name as it was written, for the sender of an error to recognize.
+    /// The name as it was written. An error reply repeats it, so that the sender recognizes the name.
     json: &'a RawValue,
 }
 
-/// Why a message was refused. The sender hears of it; the connection survives every one of them.
+/// Why a message was refused. The sender gets an error reply, and the connection stays open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// No such `signalType`; the text is what the message called it.
@@ -60,7 +60,7 @@ pub enum Fault {
     InvalidJson(String),
     /// A relay before a login.
     NotLoggedIn,
-    /// `fromUser` is not the name that the sender logged in with, which is the text.
+    /// `fromUser` is not the name that the sender logged in with. The text is the name of the login.
     WrongSender(String),
     /// Nobody is online under this name.
     UserNotFound(String),
@@ -73,7 +73,7 @@ pub enum Fault {
 /// Why a login was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginRefusal {
-    /// Somebody else, or the sender, has it.
+    /// Another connection, or this one, has the name.
     NameTaken,
     /// Not a valid name.
     InvalidName,
@@ -101,25 +101,25 @@ impl<'a> Envelope<'a> {
         if !text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{') {
             return Err(Fault::InvalidJson("not an object".into()));
         }
-        // serde_json skips over a field that nobody reads without counting how deep it goes.
+        // serde_json does not limit the nesting of a field that it skips.
         if nests_too_deep(text) {
             return Err(Fault::InvalidJson(format!("nested deeper than {MAX_DEPTH}")));
         }
         serde_json::from_str(text).map_err(|error| Fault::InvalidJson(error.to_string()))
     }
 
-    /// The sender's name, as the sender gives it; empty if it does not.
+    /// The sender's name, as the message claims; empty if the message has none.
     pub fn from_user(&self) -> &str {
         self.from_user.as_ref().map_or("", |name| &name.text)
     }
 
-    /// Whom it is for; empty if it does not say.
+    /// The recipient's name; empty if the message has none.
     pub fn to_user(&self) -> &str {
         self.to_user.as_ref().map_or("", |name| &name.text)
     }
 
-    /// What the message asks for. `text` is the whole message, for the name of a command that does
-    /// not exist: its `type` if that is a string, as the original server did it.
+    /// What the message asks for. `text` is the whole message: the error for an unknown command
+    /// quotes the message's `type`, if that is a string, as the original server did.
     ///
     /// # Errors
     /// [`Fault::UnknownCommand`].
@@ -143,8 +143,8 @@ impl<'a> Envelope<'a> {
         })
     }
 
-    /// The reply that tells the sender why this message was refused. One of which nothing could be
-    /// read is [`Envelope::default`].
+    /// The reply that tells the sender why this message was refused. A message that could not be
+    /// parsed is represented by [`Envelope::default`].
     pub fn refusal(&self, fault: &Fault) -> String {
         let (code, message) = fault.words();
         let mut reply =
@@ -159,8 +159,8 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The `token` of a login; empty if there is none, or not one string. Read from a login only: in
-/// other messages a field of this name is the clients' own.
+/// The `token` of a login; empty if it is missing, repeated or not a string. It is read from logins
+/// only, because in other messages `token` is a field of the clients' own.
 pub fn login_token(text: &str) -> String {
     #[derive(serde::Deserialize)]
     struct Login {
@@ -222,9 +222,9 @@ pub fn leave_message(from_user: &str, to_user: &str) -> String {
     )
 }
 
-/// An object's fields as they are, a comma behind each, without the token and what only the server
-/// may say in a login reply. Copying text needs no more memory than the text; a tree of values would
-/// need many times that.
+/// An object's fields as they were written, each followed by a comma, without the token and the
+/// fields that only the server may set in a login reply. Copying text needs no more memory than the
+/// text; a tree of values would need many times as much.
 struct Echo(String);
 
 impl<'de> Deserialize<'de> for Echo {
@@ -268,8 +268,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
     }
 }
 
-/// Whether brackets nest deeper than [`MAX_DEPTH`]. Counting all opening brackets is quick, and
-/// settles it for nearly every message.
+/// Whether brackets nest deeper than [`MAX_DEPTH`]. Nearly every message has no more opening brackets
+/// than that in all, and counting these is quick.
 fn nests_too_deep(json: &str) -> bool {
     let opening =
         |bytes: &[u8]| bytes.iter().map(|byte| u8::from(matches!(byte, b'{' | b'['))).sum::<u8>();

@@ -98,8 +98,8 @@ impl Registry {
         Ok((peer, is_new))
     }
 
-    /// Takes back a new call of which `to` was not told: nobody needs to be told of its end. A call
-    /// that `to` has started stays.
+    /// Undoes [`Registry::start_call`] if the message could not be sent: `to` does not know of the
+    /// call, so needs no `leave`. A call that `to` has started stays.
     pub fn cancel_call(&self, from: &str, to: &str) {
         let mut users = self.users.lock();
         let Some((own, theirs, _)) = both(&mut users, from, to) else {
@@ -133,7 +133,7 @@ impl Registry {
 }
 
 impl Registration {
-    /// From now on nobody finds the user, but the name is not free yet. Returns whom to tell.
+    /// Hides the user from [`Registry::find`]; the name stays taken. Returns the partners to be told.
     pub fn begin_unregister(&self) -> Partners {
         let mut users = self.registry.users.lock();
         users.get_mut(&self.name).and_then(|user| user.partners.take()).unwrap_or_default()
@@ -143,7 +143,7 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut users = self.registry.users.lock();
-        // Nobody else removes a name, so the entry is this connection's own.
+        // Only a name's `Registration` removes it, so the entry is this connection's own.
         users.remove(&self.name);
         self.registry.unregistered.notify_all();
     }

@@ -46,7 +46,7 @@ pub fn run(
         accepting.push((address, thread));
     }
 
-    // An error means that nobody can ever ask us to stop, which is the same as being asked.
+    // An error means that the sender was dropped, which also stops the server.
     let _ = shutdown.recv();
     info!("stopping, {} connections open", shared.connections.count());
     // Relaxed here and elsewhere: a flag alone, which says nothing about other data.
@@ -76,7 +76,7 @@ fn share(
     let addresses = listeners.last().map(|l| local_addresses(l.address.ip())).unwrap_or_default();
     Shared {
         registry: Arc::default(),
-        peers: Arc::default(),
+        peerjs_registry: Arc::default(),
         connections: Connections::new(config.limits),
         limits: config.limits,
         timeouts,
@@ -100,7 +100,7 @@ fn accept(listener: &Listener, shared: &Arc<Shared>) {
             return;
         }
         let started = match accepted {
-            // Something that a client did, as some systems report it.
+            // Some systems report here that a client closed its connection, or that a signal came.
             Err(error)
                 if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) =>
             {
@@ -129,7 +129,7 @@ fn start_client(
     address: SocketAddr,
 ) -> io::Result<()> {
     let (socket, certificate) = (Arc::new(ClientSocket::new(socket)), listener.tls.clone());
-    // A trusted proxy's request says for whom it is.
+    // A connection from a trusted proxy counts for the client that its request names.
     let known = (!shared.site.trusts(address.ip())).then_some(address.ip());
     match shared.connections.admit(socket.clone(), known) {
         Ok(permit) => {

@@ -1,8 +1,8 @@
 //! The stream under a WebSocket: a read buffer, the socket and a write buffer, plain or under TLS.
 //!
-//! Once the handshakes are done, neither direction waits. Reading takes what [`Transport::feed`] was
-//! given. Writing sends what the socket takes at once; the rest stays in the write buffer, which
-//! [`Peer`](super::peer::Peer) empties from a thread of its own.
+//! Once the handshakes are done, neither reads nor writes block. Reading takes what
+//! [`Transport::feed`] was given. Writing sends what the socket takes at once; the rest stays in the
+//! write buffer, which a [`Peer`](super::peer::Peer) empties from a thread of its own.
 //!
 //! ```text
 //!   recv ──► read buffer ──► (TLS) ──► WebSocket ──► messages      the client's own thread
@@ -31,21 +31,21 @@ pub struct Transport {
     stream: MaybeTls,
     /// The owning thread has stopped reading; treat the user as offline.
     pub closed: bool,
-    /// The client is a PeerJS client that has yet to hear that it has its id, before anything else.
+    /// A PeerJS client that still has to get its `OPEN`, which must be the first message to it.
     pub unopened: bool,
-    /// The owning thread is handling received bytes. It cannot see a pong meanwhile.
+    /// The owning thread is handling received bytes, and cannot see a pong meanwhile.
     pub processing: bool,
-    /// Since when the owning thread has been probing another connection, perhaps one that probes this.
+    /// Since when the owning thread has been probing another connection, which may probe this one.
     pub probing: Option<Instant>,
-    /// TLS records without data, such as key updates, that were not charged yet.
+    /// TLS records without data, such as key updates, that have not been charged yet.
     pub empty_records: usize,
-    /// Grows with every sign that the client is alive: bytes received from it, or taken by it.
+    /// Grows whenever received bytes have been handled, or the flusher has sent some.
     pub progress: u64,
-    /// How many pings other logins have sent to this client.
+    /// How many probe pings were sent to this client, by logins that want its name.
     pub pings_sent: u64,
-    /// Before this time no other of these pings is sent.
+    /// The earliest time for the next probe ping.
     pub next_ping: Instant,
-    /// The number of the last of these pings that the client has answered.
+    /// The number of the last probe ping that the client has answered.
     pub last_pong: u64,
 }
 
@@ -64,8 +64,8 @@ pub(super) struct BufferedSocket {
     pub(super) flushing: bool,
     /// Reads from the read buffer since [`Transport`] was last read.
     reads: usize,
-    /// Set during the handshakes: until then, reads and writes wait for the client. No other thread
-    /// knows of the connection yet.
+    /// Set only during the handshakes: reads and writes then block, until this deadline. No other
+    /// thread has this transport yet, so none is delayed.
     handshake_deadline: Option<Instant>,
     handshake_reads: usize,
 }
@@ -132,7 +132,7 @@ impl Transport {
         self.processing = true;
     }
 
-    /// The client has answered a ping. Its number shows whether it is one of those for a probe.
+    /// Records a pong. Its payload is the number of a probe ping, or empty after a keepalive ping.
     pub fn pong_received(&mut self, payload: &[u8]) {
         let number = payload.try_into().map_or(0, u64::from_be_bytes);
         if (self.last_pong..=self.pings_sent).contains(&number) {
@@ -195,7 +195,7 @@ impl Read for Transport {
             MaybeTls::Plain(socket) => socket.read(buffer),
             MaybeTls::Tls(stream) => stream.read(buffer),
         };
-        // TLS reads a record in two steps, and goes on until one has data.
+        // TLS reads each record in two steps, and goes on to the next record until one has data.
         self.empty_records += self.socket().reads.saturating_sub(2) / 2;
         result
     }
@@ -245,7 +245,7 @@ impl Write for BufferedSocket {
         if !self.flushing && self.write_buffer.is_empty() {
             sent = match send_now(&self.socket.stream, bytes) {
                 Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => 0,
-                // The client's own thread must not handle what it has received before this.
+                // After `disconnect`, the client's thread handles nothing that it has received.
                 result => result.inspect_err(|_| self.socket.disconnect())?,
             };
         }

@@ -50,8 +50,8 @@ const FILES: [(&str, &str, &str); 24] = [
     ("/healthz", TEXT, "ok\n"), // for monitoring
 ];
 
-/// The content type and the content of the file at `path`. Two are not fixed: `settings`, and QR codes,
-/// which have their text in hex as their name.
+/// The content type and the content of the file at `path`. Two kinds are made by the program:
+/// `config.json`, which is `settings`, and QR codes, whose file name is their text in hex.
 pub fn find<'a>(path: &str, settings: &'a str) -> Option<(&'static str, Cow<'a, str>)> {
     if path == "/config.json" {
         return Some((JSON, settings.into()));

@@ -1,7 +1,7 @@
 //! The request on a new connection: a WebSocket upgrade, a file of the call page, a health check.
 //!
-//! tungstenite refuses a request that is no upgrade before anybody can answer it, so the request's
-//! head is read here first. One request a connection; a body is never read.
+//! tungstenite rejects a request that is not an upgrade, and leaves no way to answer it. So the
+//! request's head is read here first. A connection carries one request, whose body is never read.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -44,8 +44,8 @@ impl Site {
 
 /// What a request was for.
 pub enum Outcome {
-    /// A WebSocket. These bytes came after the request and belong to it, at most [`HEAD_CHUNK`]. With
-    /// the query of its URL if it is a PeerJS client's.
+    /// A WebSocket: its first bytes, which came with the request, at most [`HEAD_CHUNK`]; and the
+    /// query of its URL if this is a PeerJS client's.
     Upgraded(Vec<u8>, Option<String>),
     /// Anything else, answered with this status.
     Answered(u16),
@@ -68,9 +68,9 @@ type Refusal = (StatusCode, String);
 
 /// Reads one request and answers it. `tls` says whether this server encrypts the stream.
 ///
-/// Returns the client's address too: the peer's, unless that is a trusted proxy. Then it is the one
-/// that the proxy names, with port 0, and `assign` is called with it, and can refuse the connection
-/// with a reason (503).
+/// Also returns the client's address. If `peer` is a trusted proxy, this is the address that the
+/// proxy names, with port 0; `assign` is called with that address, and can refuse the connection with
+/// a reason (503).
 ///
 /// # Errors
 /// The client closed the stream, or ran out of time.
@@ -200,11 +200,11 @@ fn answer(
     Ok((status, bytes))
 }
 
-/// Refuses a WebSocket to pages of other origins. Only browsers say which page asks; a client without
-/// an `Origin` could send any, and is let in (RFC 6455, section 10.2).
+/// Refuses a WebSocket to pages of other origins. Only browsers send a true `Origin`; a program that
+/// sends none could also send any, and is accepted (RFC 6455, section 10.2).
 ///
-/// The server's own page has its host and scheme. A trusted proxy may add TLS, so that a page behind
-/// one may have either scheme; `X-Forwarded-Proto` is not read.
+/// The server's own page has the server's host and scheme. Behind a trusted proxy, which may add TLS,
+/// the page may have either scheme; `X-Forwarded-Proto` is not read.
 fn check_origin(head: &Head, site: &Site, peer: SocketAddr, tls: bool) -> Result<(), Refusal> {
     if site.allow_origin.is_empty() {
         return Ok(());
@@ -229,8 +229,8 @@ fn check_origin(head: &Head, site: &Site, peer: SocketAddr, tls: bool) -> Result
 }
 
 /// The 101 response. tungstenite checks the rest of the request (RFC 6455, section 4.2.1) and computes
-/// the accept key. Of the client's subprotocols the first is chosen: browsers close the connection if
-/// none is, and here they all mean the same.
+/// the accept key. The first of the client's subprotocols is chosen: browsers close the connection if
+/// none is, and this server treats all alike.
 fn upgrade(request: &mut Request) -> Result<Vec<u8>, Refusal> {
     let headers = request.headers_mut();
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {

@@ -33,17 +33,17 @@ impl Drop for Session {
         // The registration is a field, so a panic below frees the name all the same.
         let partners = self.registration.begin_unregister();
         if self.shared.stopping.load(Ordering::Relaxed) {
-            return; // All users learn it from their own close frames, and calls go on.
+            return; // Every user gets a close frame, and calls go on without the server.
         }
         for partner in partners.keys() {
             // `None` if the two have ended their call meanwhile, or the partner is leaving, too.
             if let Some(peer) = self.shared.registry.end_call(self.name(), partner) {
                 let leave = protocol::leave_message(self.name(), partner);
                 let bound = self.shared.limits.write_buffer_with_leaves();
-                // A partner who is disconnecting, too, needs no message. One whose buffer has no room even
-                // for this must not go on without it.
+                // A partner who is disconnecting needs no message. A partner whose write buffer is
+                // full is disconnected, because its call would never end without this `leave`.
                 if peer.send(leave.into(), bound) == Err(SendError::Full) {
-                    info!("disconnecting {partner:?}: no room to say that {:?} left", self.name());
+                    info!("disconnecting {partner:?}: no room for the leave of {:?}", self.name());
                     peer.socket.disconnect();
                 }
             }
@@ -66,12 +66,12 @@ impl Client {
                 info!("{} login as {name:?} refused: {}", self.address, refusal.reason());
             }
         }
-        // Others find this name already, so an offer may arrive before this reply. In the other order,
-        // somebody told by this user could still get `user-not-found`.
+        // The name is already registered, so an offer may arrive before this reply. In the other
+        // order, a user whom this client invites after the reply could still get `user-not-found`.
         let ice_servers = || Some(self.shared.turn.as_ref()?.ice_servers(name));
         self.reply(protocol::login_reply(text, outcome.map(|()| ice_servers())));
         match (outcome, &self.shared.users) {
-            // A queue of wrong logins on this connection would be delayed one after another, for hours.
+            // Otherwise a queue of wrong logins, each delayed, could occupy this thread for hours.
             (Err(LoginRefusal::Unauthorized), Some(users))
                 if users.is_throttled(self.address.ip()) =>
             {
@@ -86,7 +86,7 @@ impl Client {
         if !is_valid_name(name) {
             return Err(LoginRefusal::InvalidName);
         }
-        // Before anything about the name is told: a stranger must not learn who is online.
+        // Checked before the name, so that a client without a valid token cannot learn who is online.
         let token_hash = match &self.shared.users {
             None => None,
             Some(users) => {
@@ -125,9 +125,9 @@ impl Client {
                 registry.wait_until_unregistered(name, &holder, timeouts.probe);
             }
             match registry.register(name, &self.peer) {
-                // Another login was quicker, and may be dead, too, as when a page is loaded again twice.
+                // Another login took the name first, and may be dead as well: a page reloaded twice.
                 Err(next) if !next.is(&holder) && Instant::now() < deadline => holder = next,
-                result => return result.ok(), // A holder who is alive may have another name by now.
+                result => return result.ok(), // Can succeed: a live holder may have changed its name.
             }
         }
     }

@@ -1,8 +1,8 @@
-//! A PeerJS client: it logs in by its URL, and messages for an absent recipient are held for a moment,
-//! because apps connect to each other while their pages are still loading.
+//! PeerJS clients. They log in with their URL. Messages for an absent recipient are held for a few
+//! seconds, because apps connect to each other while their pages are still loading.
 //!
-//! The messages are held by their sender's thread, and end with it. Nobody is told when a client
-//! disconnects: PeerJS would end calls that can go on.
+//! The sender's thread holds these messages, and drops them when it ends. Other clients are not told
+//! when a client disconnects: PeerJS would end calls that can go on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
@@ -28,7 +28,7 @@ use crate::signaling::transport::is_timeout;
 pub struct State {
     /// The query of its URL, until it has logged in.
     query: Option<String>,
-    /// Its messages for recipients who are not there, or take data too slowly.
+    /// The client's messages for recipients that are offline or read too slowly.
     held: BTreeMap<String, Held>,
 }
 
@@ -38,13 +38,13 @@ struct Held {
     messages: VecDeque<Utf8Bytes>,
     /// Whether the sender is told if they expire.
     can_expire: bool,
-    /// The token of a recipient who was there, and took data too slowly for all of them. The others are
-    /// for nobody with another token.
+    /// The token of the recipient to which the first of these were sent. The rest must not go to a
+    /// later holder of the id with another token.
     token: Option<TokenHash>,
 }
 
 impl State {
-    /// Whether `more` messages can be held, too.
+    /// Whether the messages `more`, for `dst`, fit into the bounds beside those already held.
     fn has_room(&self, dst: &str, more: &Held) -> bool {
         let (mut count, mut bytes) = (0, 0);
         for (dst, held) in self.held.iter().map(|(dst, held)| (&**dst, held)).chain([(dst, more)]) {
@@ -56,7 +56,7 @@ impl State {
 }
 
 impl Held {
-    /// Whether these may go to `peer`, if it is the recipient.
+    /// Whether `peer`, which has the recipient's id, may get these messages.
     fn is_for(&self, peer: &Peer) -> bool {
         self.token.is_none() || self.token == peer.token
     }
@@ -77,7 +77,7 @@ impl Held {
 }
 
 impl Client {
-    /// The same client. With a query in its URL it is a PeerJS client.
+    /// Makes this a PeerJS client if it has the `query` of a PeerJS URL.
     pub fn with_peerjs(mut self, query: Option<String>) -> Client {
         self.peer.with(|websocket| websocket.get_mut().unopened = query.is_some());
         self.peerjs = query.map(|query| State { query: Some(query), held: BTreeMap::new() });
@@ -87,7 +87,7 @@ impl Client {
     /// Who is online among the clients that this one can reach.
     pub(super) fn registry(&self) -> &Arc<Registry> {
         match self.peerjs {
-            Some(_) => &self.shared.peers,
+            Some(_) => &self.shared.peerjs_registry,
             None => &self.shared.registry,
         }
     }
@@ -118,15 +118,15 @@ impl Client {
         Err(DisconnectReason::ClosedByServer(CloseCode::Policy, "not logged in"))
     }
 
-    /// Disconnects the holder of a wanted name if it has this client's token: its page was loaded again,
-    /// or its line was cut. The probe that follows finds it dead.
+    /// Disconnects the holder of a wanted name if it has this client's token: it is the same page,
+    /// which was reloaded or lost its network. The probe that follows then finds the holder dead.
     pub(super) fn disconnect_own(&self, holder: &Peer) {
         if self.peer.token.is_some() && self.peer.token == holder.token {
             holder.socket.disconnect();
         }
     }
 
-    /// Tells a PeerJS client that it has its id. Others find it already, and their messages can follow.
+    /// Tells a PeerJS client that it has its id. From now on, other clients can send to it.
     pub(super) fn open_peerjs(&self) {
         if self.peerjs.is_some() {
             self.say_first(peerjs::OPEN);
@@ -149,11 +149,11 @@ impl Client {
             return Ok(());
         };
         let (dst, can_expire) = (&*message.dst, message.can_expire());
-        let Shared { peers, limits, timeouts, .. } = &*self.shared;
+        let Shared { peerjs_registry, limits, timeouts, .. } = &*self.shared;
         let until = Instant::now() + timeouts.hold;
         let new = Held { until, messages: VecDeque::new(), can_expire, token: None };
-        // All go this way, so that none overtakes those that are held.
-        let recipient = peers.find(dst);
+        // Every message is queued behind the held ones, so that it cannot overtake them.
+        let recipient = peerjs_registry.find(dst);
         let is_for = |held: &Held| recipient.as_ref().is_none_or(|peer| held.is_for(peer));
         let mut held = match peerjs.held.remove(dst) {
             Some(former) if is_for(&former) => former,
@@ -182,8 +182,8 @@ impl Client {
         Ok(())
     }
 
-    /// While messages are held, waits for bytes from the client in [`receive`](Client::receive)'s
-    /// place, and looks now and then whether a recipient has come.
+    /// While messages are held, waits for bytes from the client instead of
+    /// [`receive`](Client::receive), and checks every [`HELD_POLL`] whether a recipient is online.
     pub(super) fn wait_for_recipients(&mut self) {
         if !self.holds_messages() {
             return;
@@ -193,7 +193,7 @@ impl Client {
         loop {
             match socket.stream.peek(&mut [0]) {
                 Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => {}
-                _ => break, // The next `recv` has bytes, or the reason for the end.
+                _ => break, // The next `recv` returns these bytes or this error.
             }
             if !self.holds_messages() {
                 break;
@@ -202,15 +202,15 @@ impl Client {
         let _ = socket.stream.set_read_timeout(Some(self.shared.timeouts.idle));
     }
 
-    /// Delivers or expires what is held. Whether some of it still waits.
+    /// Delivers or expires held messages. Returns whether any are still held.
     fn holds_messages(&mut self) -> bool {
         let (Some(peerjs), Some(session)) = (&mut self.peerjs, &self.session) else {
             return false;
         };
-        let Shared { peers, limits, .. } = &*self.shared;
+        let Shared { peerjs_registry, limits, .. } = &*self.shared;
         let now = Instant::now();
         peerjs.held.retain(|dst, held| {
-            if let Some(peer) = peers.find(dst) {
+            if let Some(peer) = peerjs_registry.find(dst) {
                 held.deliver(&peer, limits.write_buffer());
             }
             if held.messages.is_empty() {

@@ -28,7 +28,7 @@ impl Client {
             return if signal == Signal::Leave { Ok(()) } else { not_found };
         }
         match signal {
-            // Nobody is the partner of oneself.
+            // A user cannot be their own partner.
             Signal::Offer | Signal::Answer | Signal::Pranswer if from != to => {
                 self.relay_call(from, to, text)?;
             }
@@ -42,7 +42,7 @@ impl Client {
     /// An offer or an answer, which makes the two users partners.
     fn relay_call(&self, from: &str, to: &str, text: &Utf8Bytes) -> Result<(), Fault> {
         let Shared { registry, limits, .. } = &*self.shared;
-        // Before the message is sent: a recipient who disconnects right after it must find whom to tell.
+        // Before sending, so that a recipient who disconnects right after sends a `leave` back.
         let (peer, is_new) = registry.start_call(from, to, limits.max_calls)?;
         peer.send(text.clone(), limits.write_buffer()).map_err(|_| {
             if is_new {
@@ -55,7 +55,7 @@ impl Client {
     /// The end of a call. A recipient who is not there needs no message.
     fn relay_leave(&self, from: &str, to: &str, text: &Utf8Bytes) -> Result<(), Fault> {
         let Shared { registry, limits, .. } = &*self.shared;
-        // One for each call, of the usual length, may use the room that is set aside for the ends of calls.
+        // One short `leave` for each call may use the reserved part of the write buffer.
         let was_partner = registry.end_call(from, to).is_some();
         let bound = match was_partner && text.len() <= MAX_LEAVE {
             true => limits.write_buffer_with_leaves(),
@@ -66,7 +66,7 @@ impl Client {
             return Ok(());
         };
         if was_partner {
-            // The recipient does not know of the end, so the call goes on. An error means that it is leaving.
+            // The recipient was not told, so the call goes on. An error: a user is leaving.
             let _ = registry.start_call(from, to, usize::MAX);
         }
         Err(Fault::UserUnreachable(to.into()))

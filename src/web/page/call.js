@@ -47,7 +47,7 @@ export function dial(typed) {
   say('calling', { name });
 }
 
-/** Opens camera and microphone, then goes on. Without a name it is for the user to look at. */
+/** Opens camera and microphone, then calls or answers. If `name` is null, it is only a check of them. */
 export async function ask(name, { withCamera = media.wantsCamera, answering = false, confirm = false }) {
   const asking = { name, answering, confirm, opened: false };
   Object.assign(state, { asking, notice: null });
@@ -73,7 +73,7 @@ export function begin() {
     media,
     configuration: {
       iceServers: [...(Array.isArray(iceServers) ? iceServers : []), ...state.turnServers],
-      // For whoever wants to see that the TURN server works: no other way is taken.
+      // With `#relay` in the page's address, only the TURN server is used, which tests it.
       iceTransportPolicy: people.linkFields().has('relay') ? 'relay' : 'all',
     },
     send,
@@ -141,7 +141,7 @@ export function remove(name) {
   if (confirm(text('removeSure', { name }))) state.group?.remove(name);
 }
 
-/** Says why, or what the server has said meanwhile. */
+/** Ends the call and shows why, or shows that the server refused our login during the call. */
 export function endCall(words, values) {
   state.group.leave();
   state.group = null;

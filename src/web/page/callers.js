@@ -1,6 +1,7 @@
 /*
- * Who rings us: at most three at once and twelve a minute, whatever names they come under. Others are told
- * "busy", or "not now" for a minute after we said so, and are listed as missed calls.
+ * The people who are ringing us: at most three at once and twelve a minute, under whatever names. Further
+ * callers are told "busy", and are listed as missed calls. A caller to whom we said "not now" is declined
+ * for a minute.
  */
 
 import { MAX_CANDIDATES, sdpOf } from './peer.js';
@@ -8,7 +9,7 @@ import { Limit, missedCall } from './people.js';
 
 const MOST_CALLERS = 3;
 const RINGING_MS = 65_000; // the caller gives up a little earlier
-const RETURN_MS = 10_000; // for a caller's line to come back
+const RETURN_MS = 10_000; // for a caller to reconnect to the server
 const NOT_NOW_MS = 60_000;
 
 export class Callers {
@@ -18,21 +19,21 @@ export class Callers {
   #refusals = new Limit(5, 1_000); // callers cannot use up our own message rate
   #send; #on;
 
-  /** `send(signalType, toUser, fields)`; `on` holds `change()`, and `gone(name)` for who gave up. */
+  /** `send(signalType, toUser, fields)`; `on` holds `change()`, and `gone(name)` for a caller who gave up. */
   constructor(send, on) {
     [this.#send, this.#on] = [send, on];
   }
 
-  /** The last one came last. */
+  /** In the order in which they began to ring. */
   get names() {
     return [...this.#callers.keys()];
   }
 
-  /** An offer that belongs to no call of ours. `isBusy`: it cannot become one now. */
+  /** Takes an offer that belongs to no call of ours. `isBusy`: we cannot take a new caller now. */
   ring(name, offer, isBusy) {
     const known = this.#callers.get(name);
     if (known && offer.group !== undefined && known.offer.group === offer.group) {
-      Object.assign(known, { offer, candidates: [] }); // their line was away, and they call on
+      Object.assign(known, { offer, candidates: [] }); // the caller reconnected, and dials the same call again
       return this.#expect(name, RINGING_MS);
     }
     if (this.#notNow.get(name) > performance.now()) return this.#turnAway(name, offer, 'declined');
@@ -58,7 +59,7 @@ export class Callers {
       caller.candidates.push(message);
     }
     if (signalType !== 'leave' || !(isTheirs || group === undefined)) return;
-    // Without a group and a reason it is the server's: the caller's line is away, and may come back.
+    // A `leave` without group and reason is the server's: the caller's connection is lost, and may return.
     if (!isTheirs && reason === undefined) this.#expect(name, RETURN_MS);
     else this.#gone(name);
   }

@@ -1,6 +1,6 @@
 /*
- * The lines of text of one call. They are shown as text; an address in them asks before it is
- * opened, and says where it leads.
+ * The chat of one call. Lines are shown as plain text. A web address in a line becomes a link, which names
+ * its host and asks the user before it opens.
  */
 
 import { Limit } from './people.js';
@@ -10,7 +10,7 @@ const LONGEST_TEXT = 2_000;
 const MOST_LINES = 200;
 const LINES_PER_PERSON = 8; // in `PERIOD_MS`; more are dropped
 const PERIOD_MS = 10_000;
-const NEAR_END_PX = 40; // whoever has scrolled further up is reading there
+const NEAR_END_PX = 40; // the list follows others' new lines only if it is scrolled this near to its end
 const ADDRESS = /(https?:\/\/[^\s<>"'\u2066-\u2069\u202a-\u202e]+)/;
 
 export class Chat {

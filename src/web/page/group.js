@@ -1,10 +1,10 @@
 /*
- * A call: two to six people, each connected to each other one. The server knows nothing of it.
+ * A call: two to six people, each connected to every other (a full mesh). The server knows no groups.
  *
  * The call has a random id that is in every message about it. An offer with our own call's id comes from
- * somebody whom one of us let in, and is answered without ringing. Each member tells the others on the
- * data channels who is connected to them; of two who lack each other, the one with the greater name offers.
- * Whoever answers decides the id: a caller who is alone takes it over.
+ * somebody whom a member let in, and is answered without ringing. Each member lists its connected peers on
+ * the data channels. If two members are not connected yet, the one with the greater name sends an offer.
+ * The callee's id is used: a caller who is in a call with nobody else adopts it from the answer.
  */
 
 import { Peer, sdpOf } from './peer.js';
@@ -12,16 +12,16 @@ import { Peer, sdpOf } from './peer.js';
 const MOST_PEOPLE = 6;
 const UNANSWERED_MS = 60_000; // long enough to find the phone
 const CONNECTING_MS = 30_000; // long enough to try every way through a firewall
-const RETURN_MS = 10_000; // for a line to the server to come back before the call stands
+const RETURN_MS = 10_000; // to reconnect to the server, while the call is not established yet
 const REDIAL_MS = 700;
 const LEFT_MS = 3_000; // how long lists of members may still name somebody who has left
 const LONGEST_ID = 64; // other pages may make ids of their own
 const MESH_DIALS = 24; // by members' lists, in one call
 
 export class Group {
-  id = crypto.randomUUID(); // nobody can guess it: who knows it was told by a member
+  id = crypto.randomUUID(); // cannot be guessed, so only those whom a member told know it
   peers = new Map();
-  /** Somebody has been connected in this call. */
+  /** The call is established: somebody has been connected in it. */
   stood = false;
   #me; #configuration; #media; #send; #on; #left = new Map(); #dials = MESH_DIALS;
 
@@ -51,7 +51,7 @@ export class Group {
     this.#dial(name, { size: this.connected.length + 1 });
   }
 
-  /** Answers a caller. Who is alone joins the caller's call; else the caller is let in to this one. */
+  /** Answers a caller. If this call has nobody else yet, we join the caller's; else the caller joins ours. */
   accept(name, { offer, candidates }) {
     if (this.peers.size === 0 && typeof offer.group === 'string') this.id = offer.group.slice(0, LONGEST_ID);
     this.#left.delete(name);
@@ -85,7 +85,7 @@ export class Group {
     this.drop(name, code);
   }
 
-  /** Our own line is back. The server has told everybody that we left; their lines may be away as well. */
+  /** We have reconnected. The server has told everybody that we left, and may have lost them as well. */
   lineIsBack() {
     for (const peer of this.all) {
       peer.returnBy = Date.now() + RETURN_MS;
@@ -94,7 +94,7 @@ export class Group {
     }
   }
 
-  /** Our tracks have changed, or who is in the call. */
+  /** Tells everybody our state and members, and sends our current tracks. */
   tell() {
     const members = this.connected.filter((peer) => !peer.old).map((peer) => peer.name);
     for (const peer of this.all) {
@@ -108,7 +108,7 @@ export class Group {
     return this.all.map((peer) => peer.tell({ text })).includes(true);
   }
 
-  /** `left`: by the person's own wish, so that an offer with this call's id rings from now on. */
+  /** `left`: the person hung up or was removed, so that an offer with this call's id rings from now on. */
   drop(name, why, left = false) {
     const peer = this.peers.get(name);
     if (!this.#remove(name)) return;
@@ -117,7 +117,7 @@ export class Group {
     this.#on.gone(peer, why);
   }
 
-  /** Starts a new group with the rest, who are told its id: who knows the old one alone has to ring. */
+  /** Gives the call a new id, which only the others learn, so that the removed person has to ring. */
   remove(name) {
     const id = crypto.randomUUID();
     for (const peer of this.all) if (peer.name !== name) peer.tell({ regroup: { id, without: name } });
@@ -195,7 +195,7 @@ export class Group {
     this.#on.joined(peer.name);
   }
 
-  /** Who is connected to somebody we talk to belongs to the call as well. */
+  /** Members whom a peer lists belong to the call: dials those we lack, if our name is the greater one. */
   #meet(members) {
     for (const name of members) {
       const hasJustLeft = Date.now() - (this.#left.get(name) ?? 0) < LEFT_MS;
@@ -240,7 +240,7 @@ export class Group {
   }
 
   #takeAnswer(peer, message) {
-    // To an earlier offer of ours. It says nothing about the last one, which may have to be made again.
+    // It answers an earlier offer of ours. The last offer is still open, and may have to be sent again.
     if (message.answers !== undefined && !peer.isAnsweredBy(message)) return true;
     if (!peer.met) {
       peer.old = message.group === undefined;
@@ -280,7 +280,7 @@ export class Group {
     return true;
   }
 
-  /** The server's own `leave`: this person's line is gone, which is not the end of anything yet. */
+  /** The server's own `leave`: this person lost the connection to the server, which ends no call yet. */
   #lineLost(peer) {
     if (peer.connected) return peer.watch();
     peer.returnBy = Date.now() + RETURN_MS;

@@ -1,6 +1,6 @@
 /*
- * Links: to this page, which may name whom to call and who we are; and whether somebody whom we called in
- * vain is there now.
+ * Links to this page, which may name a person to call and log a user in. And waiting for a person who was
+ * not online when we called.
  */
 
 import { dial } from './call.js';
@@ -10,9 +10,9 @@ import { draw, say, send, state } from './state.js';
 import { page } from './view.js';
 
 /**
- * A link may name the person to call; a call waits for a press in any case. It may also say who we are and
- * prove it. The proof must not stay where others can see it, and another user than this device's own goes
- * online only by a press.
+ * A link may name the person to call, which still needs a press. It may also hold a user name and a token,
+ * to log in. The token is removed from the address bar, where others could see it. If the link is for
+ * another user than this device's own, the login needs a press as well.
  */
 export function followLink() {
   const link = people.linkFields();
@@ -42,8 +42,8 @@ export function dropInvitation() {
 }
 
 /**
- * Looks whether somebody who is awaited is there, without ringing: a candidate that belongs to no call is
- * ignored by everybody, but the server says when it cannot be delivered.
+ * Checks whether an awaited person is online, without ringing. Every page ignores a candidate that belongs
+ * to no call, but the server reports a candidate that it cannot deliver.
  */
 export function lookForAbsent() {
   const { absent } = state;

@@ -104,7 +104,7 @@ page.keepToken.checked = page.token.value !== '';
 followLink();
 loadConfig().then(start);
 
-/** A page that is loaded again goes online by itself, if it still can. */
+/** A page that was online when it was reloaded goes online again, if it still has the name and the token. */
 function start() {
   if (state.line !== 'off' || state.loginLink || people.recall('online', true) === '') return;
   if (state.config.tokens && page.token.value === '') return say('sayTokenAgain');

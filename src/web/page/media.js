@@ -20,7 +20,10 @@ export class Media {
   stream = new MediaStream();
   #facing = 'user'; #onChange; #onEnded; #opening = 0; #context = null; #meter = null;
 
-  /** `onChange()` when tracks have changed; `onEnded(kind)` when a device or a shared screen has gone. */
+  /**
+   * `onChange()` when tracks have changed; `onEnded(kind, isReplaced)` when a device or a shared screen has
+   * ended, and whether another device has taken its place.
+   */
   constructor(onChange, onEnded) {
     this.#onChange = onChange;
     this.#onEnded = onEnded;
@@ -38,8 +41,8 @@ export class Media {
   }
 
   /**
-   * Opens microphone and camera, or what there is of them and is allowed. False if the user refused all
-   * there is, or if `close` was called meanwhile; then nothing stays open.
+   * Opens microphone and camera, or the one that exists and is allowed. False if none is open because the
+   * user refused, or if `close` was called meanwhile; then nothing stays open.
    */
   async open(withCamera) {
     this.close();
@@ -58,7 +61,7 @@ export class Media {
       if (tracks.length > 0) break;
     }
     this.#onChange();
-    // Nothing at all to send is no reason not to watch and listen; a refusal is the user's word.
+    // Without any device, the user can still watch and listen. A user who refused does not want the call.
     return Boolean(this.audio ?? this.video) || !Object.values(this.problems).includes('refused');
   }
 

@@ -1,5 +1,5 @@
 /*
- * Being online: logging in, losing the line, being refused, and what comes from the server.
+ * Being online: login, a lost connection to the server, a refused login, and messages from the server.
  */
 
 import { ENDINGS, dial, endCall } from './call.js';
@@ -51,7 +51,7 @@ function onLost() {
   else say('sayNoServer');
 }
 
-/** A call that stands goes on: it is between the browsers. */
+/** The server refused the login. An established call goes on, because it needs no server. */
 function onRefused(reason) {
   const refusal = REFUSALS[reason] ?? 'sayRefused';
   if (reason === 'unauthorized') {
@@ -91,7 +91,7 @@ function onMessage(message) {
   else callers.receive(from, message);
 }
 
-/** Only the server speaks without a `fromUser`; what it says is shown by its code, in our own words. */
+/** Only the server's messages have no `fromUser`. Its errors are shown by their code, in our own words. */
 function onServerError({ type, code, signalType, toUser }) {
   if (type !== 'error') return;
   const name = String(toUser);

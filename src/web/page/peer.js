@@ -2,16 +2,16 @@
  * One RTCPeerConnection to one person: negotiation, candidates, ICE restarts, and the data channel.
  *
  * There are always two transceivers that send and receive, and one negotiated data channel. So mute,
- * camera off, another device and a shared screen are `replaceTrack`, and only an ICE restart negotiates
- * again. A client written for the original server has no channel and no group id; it is answered with
- * what it offered.
+ * camera off, another device and a shared screen need only `replaceTrack`, and only an ICE restart
+ * renegotiates. A client written for the original server has no channel and no group id; our answer to it
+ * has only what it offered.
  */
 
 import { Limit } from './people.js';
 
 const TICK_MS = 1_000;
-const SILENT_TICKS = 4; // without a byte, after the server said that the person's line is gone
-const WATCH_TICKS = 12;
+const SILENT_TICKS = 4; // without a byte, before a watched person counts as gone
+const WATCH_TICKS = 12; // with bytes, before the watch ends
 const RESTART_MS = 4_000; // between two tries to find a new way through the network
 const RESTART_TRIES = 5;
 const POOR_TICKS = 3; // more bad ones than good ones, before the connection is called poor
@@ -45,8 +45,8 @@ export class Peer {
   /** The fields of the offer with which we called; null if this person called us. */
   dialed = null;
   /**
-   * Notes of group.js: written for the original server, without group and channel; when to stop waiting for
-   * a lost line; the time limit.
+   * Used by group.js. `old`: a client written for the original server, without group and channel.
+   * `returnBy`: how long we redial a person who may reconnect to the server. `timer`: the time limit.
    */
   old = false; returnBy = 0; timer;
 
@@ -110,9 +110,9 @@ export class Peer {
   }
 
   /**
-   * A new offer for the same connection: a new way through the network, and the server learns of it. Only
-   * the side that dialed makes one, and the other asks for it. Else two offers could cross, and in Chromium
-   * the side that did not dial cannot roll its own back: the picture that it gets stands still from then on.
+   * An ICE restart: a new offer for the same connection, which also makes us partners at the server again.
+   * Only the side that dialed makes it; the other side asks for it. Otherwise two offers could cross, and if
+   * the side that did not dial rolls its own back, its received picture freezes in Chromium.
    */
   restart() {
     if (!this.dialed) return this.#send('candidate', { candidate: null, restart: true });
@@ -120,12 +120,12 @@ export class Peer {
     this.#offer({ restart: true });
   }
 
-  /** The server lost this person's line. Only the media can tell whether the person is gone as well. */
+  /** The server or the data channel lost this person. Only the media show whether they are gone as well. */
   watch() {
     [this.#watch, this.#silent] = [WATCH_TICKS, 0];
   }
 
-  /** With `bye`, a peer whose line to the server is away still hears that the call is over. */
+  /** `bye` tells the end of the call on the data channel, for a peer who is not connected to the server. */
   close(bye = false) {
     if (bye) this.tell({ bye: true });
     clearInterval(this.#ticker);
@@ -166,7 +166,7 @@ export class Peer {
         console.debug('peer:', error);
       }
     };
-    // Closed by the other side: a page that went without a word, which needs no waiting to be sure of.
+    // The other side closed it, perhaps because its page is gone. The server's `leave` may come later.
     channel.onclose = () => this.watch();
   }
 
@@ -260,7 +260,7 @@ export class Peer {
     this.#on.change(this);
   }
 
-  /** Another network may have another way through; the line to the server may come back later. */
+  /** Restarts ICE several times, because the connection to the server may come back only later. */
   #findAnotherWay() {
     if (this.#restarts === RESTART_TRIES) return this.#on.lost(this);
     this.#restarts += 1;
@@ -269,7 +269,7 @@ export class Peer {
     this.#restartTimer = setTimeout(() => this.#findAnotherWay(), RESTART_MS);
   }
 
-  /** Ticks are counted, not time: a laptop that wakes must not take its own absence for the peer's. */
+  /** Counts ticks, not time: a laptop that wakes must not take its own sleep for silence of the peer. */
   async #tick() {
     const [former, now] = [this.#last, summary(await this.#pc.getStats())];
     this.#last = now;

@@ -50,7 +50,7 @@ export function clearPeople() {
   remember(STORE, '');
 }
 
-/** The link that calls us. One made on this machine's own name for itself would not work on a phone. */
+/** The link to call us. `localhost` in it would not work on a phone, so the server's address replaces it. */
 export function linkTo(name, { addresses: [address], tlsPort }) {
   const url = new URL(location.pathname, location.href);
   const isOwn = ['localhost', '[::1]'].includes(url.hostname) || url.hostname.startsWith('127.');
@@ -79,7 +79,7 @@ export function cleanName(text) {
   return text.trim().normalize();
 }
 
-/** With `tab`, for this tab alone, which keeps it while the page is loaded again. */
+/** Stores a value on this device or, with `tab`, for this tab only, where it survives a reload. */
 export function remember(key, value, tab = false) {
   try {
     const store = tab ? sessionStorage : localStorage;

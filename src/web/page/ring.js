@@ -12,7 +12,7 @@ const VIBRATION_MS = [400, 200, 400];
 export class Ring {
   #context = null; #timer = null; #notification = null; #lock = null; #isAwake = false; #onChange;
 
-  /** `onChange()` when the browser has begun or stopped to let the page sound. */
+  /** `onChange()` when the browser has allowed sound, or has answered about notifications. */
   constructor(onChange) {
     this.#onChange = onChange;
     // Browsers let a page make a sound after the first press on it.
@@ -35,7 +35,7 @@ export class Ring {
     this.#onChange();
   }
 
-  /** Called in a press, which is when the browser allows sound from then on. */
+  /** Must be called from a press: only then does the browser allow sound. */
   async unlock() {
     this.#context ??= new AudioContext();
     await this.#context.resume();

@@ -1,10 +1,9 @@
 /*
- * The line to the server: one WebSocket, kept up for as long as the user wants to be online, by one tab
- * of a browser for each name.
+ * The connection to the server: one WebSocket, kept open for as long as the user wants to be online. For
+ * each name, only one tab of a browser has it.
  *
- * This file owns connecting, logging in, noticing that the line is dead, and trying again with growing
- * pauses. It never touches WebRTC or the page. A message that cannot be sent now is not kept for later:
- * `send` returns false.
+ * This file connects, logs in, notices a dead connection, and reconnects with exponential backoff. It never
+ * touches WebRTC or the page. A message that cannot be sent now is not kept for later: `send` returns false.
  */
 
 const FIRST_PAUSE_MS = 500;
@@ -17,8 +16,8 @@ const ANSWER_LIMIT_MS = 10_000;
 const NAME_TRIES = 5;
 const NAME_PAUSE_MS = 800;
 
-// Half of what the TURN credentials in a login reply are good for; and how soon to look again for a
-// moment in which a new connection disturbs nobody.
+// The page reconnects after half of the lifetime of its TURN credentials, to get new ones. A reconnection
+// could disturb a call, so during a call the page only checks again a little later.
 const RENEW_MS = 6 * 60 * 60 * 1000;
 const RENEW_AGAIN_MS = 60_000;
 
@@ -30,10 +29,10 @@ export class Signaling {
   #tabs = 'BroadcastChannel' in globalThis ? new BroadcastChannel('signal-server') : null;
 
   /**
-   * `on` holds functions: `online(name, iceServers)` after every login; `lost()` when the line goes
-   * away (a new attempt is then under way); `refused(reason)` when the server does not want this login
-   * (no new attempt); `message(object)` for everything else; and `busy()`, whether there is a call, or one
-   * is being set up.
+   * `on` holds functions: `online(name, iceServers)` after every login; `lost()` when the connection is
+   * lost (it reconnects by itself); `refused(reason)` when the server refuses this login (it does not try
+   * again); `message(object)` for everything else; and `busy()`, whether there is a call, or one is being
+   * set up.
    */
   constructor(url, on) {
     [this.#url, this.on] = [url, on];
@@ -109,8 +108,8 @@ export class Signaling {
   }
 
   /**
-   * After a change of networks or a sleep, a line that seems open may be dead. A login under our own name
-   * is answered on a living line, and changes nothing; so a call that is being set up is not disturbed.
+   * After a change of networks or a sleep, a connection that seems open may be dead. To test it, the page
+   * logs in again under its own name: the server answers and changes nothing, so no call is disturbed.
    */
   #check() {
     if (this.#online) return this.isOnline && this.#login();
@@ -163,7 +162,7 @@ export class Signaling {
     this.on.lost();
   }
 
-  /** Half of the pause is left to chance, so that after a restart not everybody knocks at once. */
+  /** Half of the pause is random (jitter), so that not all pages reconnect to a restarted server at once. */
   #nextPause() {
     const pause = this.#pause * (0.5 + Math.random() / 2);
     this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE_MS);

@@ -1,7 +1,7 @@
 /*
- * The state, and what draws it. Two values say what is going on: `line`, which is off, connecting or online,
- * and `call`, which is none, asking (for camera and microphone), calling, ringing, connecting or talking.
- * Everything that happens changes the state and calls `draw`.
+ * The state of the page, and what draws it. `line` is the connection to the server: off, connecting or
+ * online. `call` is none, asking (for camera and microphone), calling, ringing, connecting or talking. Every
+ * event changes the state and calls `draw`.
  */
 
 import { Callers } from './callers.js';
@@ -51,7 +51,7 @@ let noticeTimer;
 export function draw() {
   const { asking, ringing } = state;
   if (asking?.answering && !ringing.includes(asking.name)) state.asking = null; // this caller rings no more
-  if (!state.group && !state.asking) media.close(); // the only place that does
+  if (!state.group && !state.asking) media.close(); // for every way in which a call ends
   const isCalling = ringing.length > 0 && text('isCalling', { name: ringing.at(-1) });
   const [other] = state.group?.connected ?? [];
   document.title = isCalling || (other ? text('inCallWith', { name: other.name }) : text('title'));

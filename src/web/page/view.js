@@ -1,6 +1,6 @@
 /*
- * What is to be seen: one `render` draws everything from the state. And the guard: presses that were meant
- * for what stood there before do nothing.
+ * Drawing the page: one `render` draws everything from the state. Just after the view has changed, `guard`
+ * ignores presses, because they were meant for what was there before.
  */
 
 import { linkTo, missedCalls, qrImage, recentPeople } from './people.js';

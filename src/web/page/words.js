@@ -1,6 +1,6 @@
 /*
- * The language, and sentences with names in them. A name is somebody else's text: it stands in a `<bdi>`
- * of its own, or between the characters that isolate it, so that it can't turn the sentence around it.
+ * The language, and sentences with names in them. A name is somebody else's text, so it is isolated in a
+ * `<bdi>` or between isolate characters, and cannot change the text direction of the sentence around it.
  */
 
 const LANGUAGES = ['en', 'de', 'fr', 'es'];
@@ -51,7 +51,7 @@ export function sentence(key, values = {}) {
   });
 }
 
-/** Puts a sentence into an element, unless it is there already: the same words would be read out again. */
+/** Puts a sentence into an element if it is not there yet: a screen reader would read it out again. */
 export function put(element, key, values) {
   const said = key === null ? '' : JSON.stringify([key, values]);
   if (element.dataset.said === said) return;
