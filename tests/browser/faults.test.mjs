@@ -214,7 +214,7 @@ test('10 after a login link the page offers to remember the token, and says what
   const users = await usersFile('Anna');
   const server = await serve('--users', users.file);
   const anna = await open(`${server.url}#user=Anna&token=${users.tokens.Anna}`);
-  await anna.sees('Without it you cannot come back after closing or reloading');
+  await anna.sees('After closing or reloading this page you need that link again');
   await anna.page.reload();
   await anna.notice('This device does not remember your token');
   await anna.page.goto(`${server.url}?again#user=Anna&token=${users.tokens.Anna}`);
