@@ -30,20 +30,12 @@ impl OperatorFiles {
     /// # Errors
     /// A sentence for the operator: which file can't be used, and why.
     pub fn load(config: &Config) -> Result<OperatorFiles, String> {
+        let turn = |secret: &Path| Turn::load(&config.turn_urls, secret);
         let files = OperatorFiles {
             certificate: tls::open(config)?.map(Arc::new),
-            users: match &config.users {
-                Some(path) => Some(AllowedUsers::open(path)?),
-                None => None,
-            },
-            turn: match &config.turn_secret {
-                Some(secret) => Some(Turn::load(&config.turn_urls, secret)?),
-                None => None,
-            },
-            ice_servers: match &config.ice_servers {
-                Some(path) => read_ice_servers(path)?,
-                None => "[]".into(),
-            },
+            users: config.users.as_deref().map(AllowedUsers::open).transpose()?,
+            turn: config.turn_secret.as_deref().map(turn).transpose()?,
+            ice_servers: config.ice_servers.as_deref().map_or(Ok("[]".into()), read_ice_servers)?,
         };
         if files.turn.is_some() && files.users.is_none() {
             warn!("--turn without --users: everybody who can connect may use the TURN server");

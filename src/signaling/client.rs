@@ -16,7 +16,6 @@ mod login;
 mod peerjs;
 mod relay;
 
-use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::mem;
 use std::net::SocketAddr;
@@ -96,18 +95,6 @@ enum DisconnectReason {
 /// The socket was closed or reset, by the client or by `ClientSocket::disconnect`.
 const CONNECTION_LOST: DisconnectReason = DisconnectReason::Lost("connection lost");
 
-impl fmt::Display for DisconnectReason {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            DisconnectReason::Lost(reason) => f.write_str(reason),
-            DisconnectReason::ClosedByClient => f.write_str("closed by the client"),
-            DisconnectReason::ClosedByServer(code, reason) => {
-                write!(f, "{reason}, closed with {code}")
-            }
-        }
-    }
-}
-
 impl Client {
     /// A client whose handshakes are done.
     pub fn new(
@@ -127,23 +114,28 @@ impl Client {
         let reason = panic::catch_unwind(AssertUnwindSafe(|| self.serve()))
             .unwrap_or(DisconnectReason::Lost("a bug in this server")); // The panic hook has logged where.
         self.peer.with(|websocket| websocket.get_mut().closed = true);
-        let level = match (&reason, &self.session) {
-            (DisconnectReason::ClosedByServer(..), _) | (_, Some(_)) => Level::Info,
-            _ => Level::Debug,
-        };
         // Tells the partners and frees the name. First, because closing can wait for the client.
-        self.session = None;
+        let was_logged_in = self.session.take().is_some();
         let (shared, address) = (self.shared.clone(), self.address);
-        match reason {
-            DisconnectReason::Lost(_) => self.peer.abort(&shared.timeouts),
-            DisconnectReason::ClosedByClient => self.peer.close(None, &shared.timeouts),
-            DisconnectReason::ClosedByServer(code, reason) => {
-                self.peer.close(Some(CloseFrame { code, reason: reason.into() }), &shared.timeouts);
+        let (by_server, words) = match reason {
+            DisconnectReason::Lost(words) => {
+                self.peer.abort(&shared.timeouts);
+                (false, words.to_string())
             }
-        }
+            DisconnectReason::ClosedByClient => {
+                self.peer.close(None, &shared.timeouts);
+                (false, "closed by the client".into())
+            }
+            DisconnectReason::ClosedByServer(code, reason) => {
+                let frame = CloseFrame { code, reason: reason.into() };
+                self.peer.close(Some(frame), &shared.timeouts);
+                (true, format!("{reason}, closed with {code}"))
+            }
+        };
         drop(self);
+        let level = if by_server || was_logged_in { Level::Info } else { Level::Debug };
         let open = shared.connections.count();
-        log!(level, "{address} disconnected: {reason} ({open} connections open)");
+        log!(level, "{address} disconnected: {words} ({open} connections open)");
     }
 
     fn serve(&mut self) -> DisconnectReason {

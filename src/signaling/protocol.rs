@@ -210,7 +210,8 @@ pub fn login_reply(request: &str, outcome: Result<Option<String>, LoginRefusal>)
         Err(refusal) => format!(r#""success":"0","reason":"{}""#, refusal.reason()),
     };
     // Not reachable after `Envelope::parse`; without the echo the outcome still arrives.
-    let Echo(fields) = serde_json::from_str(request).unwrap_or(Echo(String::new()));
+    let mut json = serde_json::Deserializer::from_str(request);
+    let fields = json.deserialize_map(Echo).unwrap_or_default();
     format!("{{{fields}{outcome}}}")
 }
 
@@ -225,29 +226,23 @@ pub fn leave_message(from_user: &str, to_user: &str) -> String {
 /// An object's fields as they were written, each followed by a comma, without the token and the
 /// fields that only the server may set in a login reply. Copying text needs no more memory than the
 /// text; a tree of values would need many times as much.
-struct Echo(String);
+struct Echo;
 
-impl<'de> Deserialize<'de> for Echo {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Echo;
+impl<'de> Visitor<'de> for Echo {
+    type Value = String;
 
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object")
-            }
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Echo, A::Error> {
-                let mut fields = String::new();
-                while let Some((key, value)) = map.next_entry::<Cow<str>, &RawValue>()? {
-                    if !matches!(&*key, "success" | "reason" | "token" | "iceServers") {
-                        fields.extend([&to_json(&key), ":", value.get(), ","]);
-                    }
-                }
-                Ok(Echo(fields))
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<String, A::Error> {
+        let mut fields = String::new();
+        while let Some((key, value)) = map.next_entry::<Cow<str>, &RawValue>()? {
+            if !matches!(&*key, "success" | "reason" | "token" | "iceServers") {
+                fields.extend([&to_json(&key), ":", value.get(), ","]);
             }
         }
-        deserializer.deserialize_map(Fields)
+        Ok(fields)
     }
 }
 

@@ -3,7 +3,7 @@
 //! The accept loop does no I/O with a client that could block, and never ends because of one.
 
 use std::io;
-use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,24 +99,18 @@ fn accept(listener: &Listener, shared: &Arc<Shared>) {
         if shared.stopping.load(Ordering::Relaxed) {
             return;
         }
-        let started = match accepted {
-            // Some systems report here that a client closed its connection, or that a signal came.
-            Err(error)
-                if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) =>
-            {
-                continue;
+        match accepted.and_then(|(socket, address)| start_client(shared, listener, socket, address))
+        {
+            Ok(()) => {}
+            // Some systems report here that a client closed its connection.
+            Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionReset) => {}
+            Err(error) => {
+                warn!(
+                    "cannot accept a connection: {error}; lower --max-connections, or allow more files \
+                     (LimitNOFILE= in the systemd unit, `ulimit -n`) or threads (TasksMax=, `ulimit -u`)"
+                );
+                thread::sleep(ACCEPT_DELAY);
             }
-            accepted => accepted.and_then(|(socket, mut address)| {
-                address.set_ip(address.ip().to_canonical());
-                start_client(shared, listener, socket, address)
-            }),
-        };
-        if let Err(error) = started {
-            warn!(
-                "cannot accept a connection: {error}; lower --max-connections, or allow more files \
-                 (LimitNOFILE= in the systemd unit, `ulimit -n`) or threads (TasksMax=, `ulimit -u`)"
-            );
-            thread::sleep(ACCEPT_DELAY);
         }
     }
 }
@@ -126,8 +120,9 @@ fn start_client(
     shared: &Arc<Shared>,
     listener: &Listener,
     socket: TcpStream,
-    address: SocketAddr,
+    mut address: SocketAddr,
 ) -> io::Result<()> {
+    address.set_ip(address.ip().to_canonical());
     let (socket, certificate) = (Arc::new(ClientSocket::new(socket)), listener.tls.clone());
     // A connection from a trusted proxy counts for the client that its request names.
     let known = (!shared.site.trusts(address.ip())).then_some(address.ip());

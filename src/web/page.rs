@@ -15,51 +15,36 @@ const JSON: &str = "application/json";
 /// The content type of plain words.
 pub const TEXT: &str = "text/plain; charset=utf-8";
 
-/// A file of the page, by its name there.
-macro_rules! page {
-    ($name:literal) => {
-        include_str!(concat!("page/", $name))
-    };
+/// Names of the page's files, each with its content.
+macro_rules! files {
+    ($($name:literal)*) => { &[$(($name, include_str!(concat!("page/", $name)))),*] };
 }
 
-/// Path, content type, content.
-const FILES: [(&str, &str, &str); 24] = [
-    ("/", HTML, page!("index.html")),
-    ("/style.css", CSS, page!("style.css")),
-    ("/icon.svg", SVG, page!("icon.svg")),
-    ("/main.js", SCRIPT, page!("main.js")),
-    ("/call.js", SCRIPT, page!("call.js")),
-    ("/callers.js", SCRIPT, page!("callers.js")),
-    ("/chat.js", SCRIPT, page!("chat.js")),
-    ("/group.js", SCRIPT, page!("group.js")),
-    ("/links.js", SCRIPT, page!("links.js")),
-    ("/media.js", SCRIPT, page!("media.js")),
-    ("/online.js", SCRIPT, page!("online.js")),
-    ("/peer.js", SCRIPT, page!("peer.js")),
-    ("/people.js", SCRIPT, page!("people.js")),
-    ("/ring.js", SCRIPT, page!("ring.js")),
-    ("/signaling.js", SCRIPT, page!("signaling.js")),
-    ("/stage.js", SCRIPT, page!("stage.js")),
-    ("/state.js", SCRIPT, page!("state.js")),
-    ("/view.js", SCRIPT, page!("view.js")),
-    ("/words.js", SCRIPT, page!("words.js")),
-    ("/words/en.js", SCRIPT, page!("words/en.js")),
-    ("/words/de.js", SCRIPT, page!("words/de.js")),
-    ("/words/fr.js", SCRIPT, page!("words/fr.js")),
-    ("/words/es.js", SCRIPT, page!("words/es.js")),
-    ("/healthz", TEXT, "ok\n"), // for monitoring
-];
+const FILES: &[(&str, &str)] = files! {
+    "style.css" "icon.svg" "main.js" "call.js" "callers.js" "chat.js"
+    "group.js" "links.js" "media.js" "online.js" "peer.js" "people.js"
+    "ring.js" "signaling.js" "stage.js" "state.js" "view.js" "words.js"
+    "words/en.js" "words/de.js" "words/fr.js" "words/es.js"
+};
 
-/// The content type and the content of the file at `path`. Two kinds are made by the program:
-/// `config.json`, which is `settings`, and QR codes, whose file name is their text in hex.
+/// The content type and the content of the file at `path`. Two are not fixed: `settings`, and QR codes,
+/// which have their text in hex as their name.
 pub fn find<'a>(path: &str, settings: &'a str) -> Option<(&'static str, Cow<'a, str>)> {
-    if path == "/config.json" {
-        return Some((JSON, settings.into()));
+    let name = match path {
+        "/" => return Some((HTML, include_str!("page/index.html").into())),
+        "/config.json" => return Some((JSON, settings.into())),
+        "/healthz" => return Some((TEXT, "ok\n".into())), // for monitoring
+        _ => path.strip_prefix('/')?,
+    };
+    if let Some(hex) = name.strip_prefix("qr/") {
+        return Some((SVG, qr::svg(hex.strip_suffix(".svg")?)?.into()));
     }
-    if let Some(name) = path.strip_prefix("/qr/") {
-        return Some((SVG, qr::svg(name.strip_suffix(".svg")?)?.into()));
-    }
-    let (_, content_type, content) = FILES.iter().find(|(name, _, _)| *name == path)?;
+    let (_, content) = FILES.iter().find(|(file, _)| *file == name)?;
+    let content_type = match name.rsplit('.').next() {
+        Some("css") => CSS,
+        Some("svg") => SVG,
+        _ => SCRIPT,
+    };
     Some((content_type, (*content).into()))
 }
 

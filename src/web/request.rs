@@ -209,23 +209,19 @@ fn check_origin(head: &Head, site: &Site, peer: SocketAddr, tls: bool) -> Result
     if site.allow_origin.is_empty() {
         return Ok(());
     }
-    let own_scheme = if tls { "https" } else { "http" };
-    let is_own = |origin: &str| match origin.split_once("://") {
-        Some((scheme, host)) => {
-            head.host.eq_ignore_ascii_case(host)
-                && (site.trusts(peer.ip()) || scheme.eq_ignore_ascii_case(own_scheme))
-        }
-        None => false,
-    };
-    for origin in head.request.headers().get_all(header::ORIGIN) {
-        let origin = origin.to_str().unwrap_or_default();
-        let is_listed =
-            site.allow_origin.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
-        if !is_listed && !is_own(origin) {
-            return Err((StatusCode::FORBIDDEN, "This page may not connect here".into()));
+    let mut allowed = site.allow_origin.clone();
+    for (scheme, is_own) in [("http", !tls), ("https", tls)] {
+        if is_own || site.trusts(peer.ip()) {
+            allowed.push(format!("{scheme}://{}", head.host));
         }
     }
-    Ok(())
+    let is_allowed = |origin: &HeaderValue| {
+        allowed.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
+    };
+    if head.request.headers().get_all(header::ORIGIN).iter().all(is_allowed) {
+        return Ok(());
+    }
+    Err((StatusCode::FORBIDDEN, "This page may not connect here".into()))
 }
 
 /// The 101 response. tungstenite checks the rest of the request (RFC 6455, section 4.2.1) and computes

@@ -248,6 +248,20 @@ test('lines of text reach all, are counted until read, and open nothing by thems
   assert.equal(await bob.page.locator('#chatList > div').count(), 0, 'nothing of a call stays');
 });
 
+test('a line of text in the last message of a call is not kept for the next one', async () => {
+  const server = await serve();
+  const [anna, bob] = await everybody(server, 'Anna', 'Bob');
+  await connect(anna, bob);
+  await bob.eval(() => {
+    sockets.at(-1).send = () => {}; // so that the data channel brings the end of the call
+    const { send } = RTCDataChannel.prototype;
+    RTCDataChannel.prototype.send = function (data) { send.call(this, JSON.stringify({ ...JSON.parse(data), text: 'a line' })); };
+  });
+  await bob.press('Hang up');
+  await anna.notice('Bob hung up');
+  assert.equal(await anna.page.locator('#chatList > div').count(), 0);
+});
+
 test('the link is copied, shared, and shown as a QR code', async () => {
   const server = await serve();
   const anna = await online(server, 'Änna & co', {

@@ -99,7 +99,6 @@ impl Client {
         }
         let registration = self.take_name(name).ok_or(LoginRefusal::NameTaken)?;
         self.permit.set_logged_in();
-        self.open_peerjs();
         let shared = self.shared.clone();
         // Dropping the former session frees the former name.
         self.session = Some(Session { shared, registration, token_hash });

@@ -105,6 +105,8 @@ impl Client {
                 match self.log_in_as(&id, &token) {
                     Ok(()) => {
                         info!("{} logged in as {id:?} (PeerJS)", self.address);
+                        // From now on, other clients can send to it.
+                        self.say_first(peerjs::OPEN);
                         return Ok(());
                     }
                     Err(LoginRefusal::InvalidName) => peerjs::INCOMPLETE,
@@ -123,13 +125,6 @@ impl Client {
     pub(super) fn disconnect_own(&self, holder: &Peer) {
         if self.peer.token.is_some() && self.peer.token == holder.token {
             holder.socket.disconnect();
-        }
-    }
-
-    /// Tells a PeerJS client that it has its id. From now on, other clients can send to it.
-    pub(super) fn open_peerjs(&self) {
-        if self.peerjs.is_some() {
-            self.say_first(peerjs::OPEN);
         }
     }
 

@@ -209,7 +209,7 @@ export class Group {
 
   /** What a member says on the data channel. */
   #heard(peer, { state, text, bye, regroup }) {
-    if (bye === true) this.drop(peer.name, 'hangup', true);
+    if (bye === true) return this.drop(peer.name, 'hangup', true);
     if (typeof text === 'string') this.#on.text(peer.name, text);
     if (typeof regroup?.id === 'string') {
       this.#regroup(regroup.id.slice(0, LONGEST_ID), regroup.without, 'hangup');

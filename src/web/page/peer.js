@@ -188,7 +188,7 @@ export class Peer {
     encoding.scaleResolutionDownBy = isCapped ? 2 : 1;
     encoding.maxBitrate = isCapped ? CROWD_BITRATE : undefined; // which is no bound
     if (screen) encoding.maxBitrate = SCREEN_BITRATE;
-    await video.sender.setParameters(parameters);
+    await video.sender.setParameters(parameters).catch((error) => console.debug('peer:', error));
   }
 
   async #take(message) {

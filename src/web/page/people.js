@@ -74,9 +74,9 @@ export function linkFields() {
   return new URLSearchParams(location.hash.slice(1));
 }
 
-/** One spelling for names that look the same, whatever keyboard they were typed on. */
+/** One spelling for names that look the same, whatever keyboard they were typed on; and one line. */
 export function cleanName(text) {
-  return text.trim().normalize();
+  return text.replace(/[\r\n]+/g, ' ').trim().normalize();
 }
 
 /** Stores a value on this device or, with `tab`, for this tab only, where it survives a reload. */

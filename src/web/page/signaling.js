@@ -19,7 +19,7 @@ const NAME_PAUSE_MS = 800;
 // The page reconnects after half of the lifetime of its TURN credentials, to get new ones. A reconnection
 // could disturb a call, so during a call the page only checks again a little later.
 const RENEW_MS = 6 * 60 * 60 * 1000;
-const RENEW_AGAIN_MS = 60_000;
+const RENEW_AGAIN_MS = 5_000;
 
 const MSG_TYPES = { offer: 'sdp', answer: 'sdp', candidate: 'candidate' };
 
@@ -31,8 +31,8 @@ export class Signaling {
   /**
    * `on` holds functions: `online(name, iceServers)` after every login; `lost()` when the connection is
    * lost (it reconnects by itself); `refused(reason)` when the server refuses this login (it does not try
-   * again); `message(object)` for everything else; and `busy()`, whether there is a call, or one is being
-   * set up.
+   * again); `message(object)` for everything else; `inCall()`; and `busy()`, whether there is a call, or one
+   * is being set up.
    */
   constructor(url, on) {
     [this.#url, this.on] = [url, on];
@@ -73,11 +73,11 @@ export class Signaling {
     this.#socket.send(JSON.stringify({ fromUser: this.#name, ...fields }));
   }
 
-  /** Of two tabs with one name, the newer one gets it, unless the older one is busy. */
+  /** Of two tabs with one name, the newer one gets it, unless the older one is in a call. */
   #heardTab({ take, keep }) {
     if (keep !== undefined && keep === this.#name && !this.#online) this.#refuse('other-tab-busy');
     if (take === undefined || take !== this.#name) return;
-    if (this.on.busy()) return this.#tabs.postMessage({ keep: take });
+    if (this.on.inCall()) return this.#tabs.postMessage({ keep: take });
     this.#refuse('other-tab');
   }
 

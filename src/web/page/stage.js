@@ -61,9 +61,9 @@ export class Stage {
     plate.textContent = shown;
     remove.dataset.name = name;
     remove.ariaLabel = text('remove', { name });
-    if (this.#output) video.setSinkId(this.#output).catch(() => {});
     this.#tiles.set(name, tile);
     this.#stage.append(tile);
+    if (this.#output) video.setSinkId(this.#output).catch(() => {}); // Firefox: not before it is in the page
     return tile;
   }
 }

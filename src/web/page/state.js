@@ -41,6 +41,7 @@ export const ring = new Ring(draw);
 export const stage = new Stage(page.stage, page.tile);
 export const chat = new Chat(page.chatList);
 export const signaling = new Signaling(new URL('.', location.href).href.replace(/^http/, 'ws'), {
+  inCall: () => state.group !== null,
   busy: () => state.call !== 'none',
 });
 export const send = (signalType, toUser, fields) => signaling.send(signalType, toUser, fields);

@@ -221,7 +221,10 @@ function moveFocus(next) {
     }
   }
   if (panel !== null && panel !== shown.panel) page.panelTitle.focus();
-  if (panel === null && shown.panel !== null && view === shown.view) page[shown.panel].focus();
+  if (panel === null && shown.panel !== null && view === shown.view) {
+    const button = page[shown.panel];
+    (button.disabled ? page.callTitle : button).focus();
+  }
   const isTyping = document.activeElement?.matches('input, select, textarea');
   const isNew = ringing.length > 0 && shown.ringing.length === 0;
   if (isNew && !isTyping) page.bannerTitle.focus({ preventScroll: true });
