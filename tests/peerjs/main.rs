@@ -1,4 +1,4 @@
-//! PeerJS with a bare client: the wire row by row in `wire.rs`, attacks on it in `hostile.rs`.
+//! PeerJS with a bare client: the protocol rule by rule in `wire.rs`, attacks on it in `hostile.rs`.
 
 #[path = "../common/mod.rs"]
 mod common;

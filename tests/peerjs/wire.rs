@@ -1,4 +1,4 @@
-//! The wire, row by row: docs/peerjs.md.
+//! The protocol of PeerJS, rule by rule, as docs/peerjs.md describes it.
 
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
