@@ -27,8 +27,8 @@ const FILES: &[(&str, &str)] = files! {
     "words/en.js" "words/de.js" "words/fr.js" "words/es.js"
 };
 
-/// The content type and the content of the file at `path`. Two are not fixed: `settings`, and QR codes,
-/// which have their text in hex as their name.
+/// The content type and the content of the file at `path`. Two kinds are made by the program:
+/// `config.json`, which is `settings`, and QR codes, whose file name is their text in hex.
 pub fn find<'a>(path: &str, settings: &'a str) -> Option<(&'static str, Cow<'a, str>)> {
     let name = match path {
         "/" => return Some((HTML, include_str!("page/index.html").into())),
