@@ -271,16 +271,11 @@ impl Client {
         if !message.is_text() && !message.is_binary() {
             return Ok(());
         }
+        // A binary message that is not UTF-8 is refused like an empty one.
+        let text = message.into_text().unwrap_or_default();
         if self.peerjs.is_some() {
-            return self.relay_peerjs(&message.into_text().unwrap_or_default());
+            return self.relay_peerjs(&text);
         }
-        let text = match message.into_text() {
-            Ok(text) => text,
-            Err(error) => {
-                let fault = Fault::InvalidJson(error.to_string());
-                return self.refuse(&Envelope::default(), &fault);
-            }
-        };
         let envelope = match Envelope::parse(&text) {
             Ok(envelope) => envelope,
             Err(fault) => return self.refuse(&Envelope::default(), &fault),

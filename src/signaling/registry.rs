@@ -72,22 +72,21 @@ impl Registry {
     }
 
     /// Makes two different users partners, because `from` calls or answers `to`. Returns the
-    /// connection of `to`, and whether `from` had neither called nor answered before.
+    /// connection of `to`. If the message then cannot be sent, they stay partners: a `leave` for a
+    /// call that a client does not know does no harm.
     ///
     /// # Errors
     /// `from` has `max_calls` outgoing calls already, or one of the two is leaving.
-    pub fn start_call(
-        &self,
-        from: &str,
-        to: &str,
-        max_calls: usize,
-    ) -> Result<(Peer, bool), Fault> {
+    pub fn start_call(&self, from: &str, to: &str, max_calls: usize) -> Result<Peer, Fault> {
         let mut users = self.users.lock();
-        let Some((own, theirs, peer)) = both(&mut users, from, to) else {
+        let [
+            Some(RegisteredUser { partners: Some(own), .. }),
+            Some(RegisteredUser { partners: Some(theirs), peer }),
+        ] = users.get_disjoint_mut([from, to])
+        else {
             return Err(Fault::UserNotFound(to.into()));
         };
-        let is_new = own.get(to) != Some(&Direction::Outgoing);
-        if is_new {
+        if own.get(to) != Some(&Direction::Outgoing) {
             let outgoing = own.values().filter(|call| **call == Direction::Outgoing).count();
             if outgoing >= max_calls {
                 return Err(Fault::TooManyCalls);
@@ -95,22 +94,7 @@ impl Registry {
             own.insert(to.into(), Direction::Outgoing);
             theirs.entry(from.into()).or_insert(Direction::Incoming);
         }
-        Ok((peer, is_new))
-    }
-
-    /// Undoes [`Registry::start_call`] if the message could not be sent: `to` does not know of the
-    /// call, so needs no `leave`. A call that `to` has started stays.
-    pub fn cancel_call(&self, from: &str, to: &str) {
-        let mut users = self.users.lock();
-        let Some((own, theirs, _)) = both(&mut users, from, to) else {
-            return;
-        };
-        if theirs.get(from) == Some(&Direction::Outgoing) {
-            own.insert(to.into(), Direction::Incoming);
-        } else {
-            own.remove(to);
-            theirs.remove(from);
-        }
+        Ok(peer.clone())
     }
 
     /// Ends the call of two users, if there is one. Returns the connection of `other`, if `other` was
@@ -147,16 +131,4 @@ impl Drop for Registration {
         users.remove(&self.name);
         self.registry.unregistered.notify_all();
     }
-}
-
-/// The partners of two different users, and the connection of the second, unless one of the two is
-/// leaving.
-fn both<'a>(
-    users: &'a mut Users,
-    from: &str,
-    to: &str,
-) -> Option<(&'a mut Partners, &'a mut Partners, Peer)> {
-    let [from, to] = users.get_disjoint_mut([from, to]);
-    let to = to?;
-    Some((from?.partners.as_mut()?, to.partners.as_mut()?, to.peer.clone()))
 }

@@ -43,13 +43,9 @@ impl Client {
     fn relay_call(&self, from: &str, to: &str, text: &Utf8Bytes) -> Result<(), Fault> {
         let Shared { registry, limits, .. } = &*self.shared;
         // Before sending, so that a recipient who disconnects right after sends a `leave` back.
-        let (peer, is_new) = registry.start_call(from, to, limits.max_calls)?;
-        peer.send(text.clone(), limits.write_buffer()).map_err(|_| {
-            if is_new {
-                registry.cancel_call(from, to);
-            }
-            Fault::UserUnreachable(to.into())
-        })
+        let peer = registry.start_call(from, to, limits.max_calls)?;
+        peer.send(text.clone(), limits.write_buffer())
+            .map_err(|_| Fault::UserUnreachable(to.into()))
     }
 
     /// The end of a call. A recipient who is not there needs no message.
