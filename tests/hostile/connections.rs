@@ -80,8 +80,8 @@ fn old_versions_of_tls() {
     }
 }
 
-/// Checks that a connection from this address is turned away: with a 503 on plain HTTP, which says
-/// when to come again, and without a word where that word would have to be encrypted.
+/// Checks that a connection from this address is rejected: with a 503 and `Retry-After` on the
+/// plain port, and without a response on the TLS port.
 fn is_turned_away(scene: &Scene, from: &str, reason: &str) {
     let mut socket = connect_from(from, scene.server.address(scene.link));
     let response = read_to_end(&mut socket);
@@ -100,7 +100,7 @@ fn a_flood_from_one_address(link: Link) {
     for _ in 0..100 {
         is_turned_away(&scene, HOSTILE, "--max-per-ip");
     }
-    // Handshakes count, so silence does not help; and another address has its own share.
+    // Another address has a limit of its own.
     for from in ["127.6.6.7", "127.0.0.2"] {
         client_over(connect_from(from, scene.server.address(link)), link).unwrap().log_in("other");
     }
@@ -211,7 +211,7 @@ fn a_proxy_that_is_trusted(link: Link) {
     ] {
         assert_eq!(asks(full), "503", "{full}");
     }
-    // Without a hop that can be understood it is the proxy itself that asks, with a share of its own.
+    // Without a valid hop the connection counts for the proxy's own address.
     for (number, headers) in [
         "",
         "X-Forwarded-For: \r\n",

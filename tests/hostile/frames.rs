@@ -134,7 +134,7 @@ fn endless_fragments_without_bytes(link: Link) {
         assert!(throw(&mut client, &thousand));
     }
     scene.goes_on();
-    // It is legal, if odd, and has cost nothing, so the message counts when it comes to its end.
+    // Empty fragments are legal and take no memory. The message is handled when its last one comes.
     throw(&mut client, &frame(LAST, br#"{"signalType":"login","fromUser":"patient"}"#));
     assert_eq!(client.receive_json()["success"], "1");
 }
@@ -333,7 +333,7 @@ fn a_login_storm_on_one_name_from_100_connections(link: Link) {
     }
     let replies = receive_from_all(&mut clients);
     assert!(replies.iter().all(|reply| reply["success"] == "1" || reply["reason"] == "name-taken"));
-    // One has it: what is sent to the name reaches who sends it, and others may not send it.
+    // One client has the name: its message to itself arrives. The others get `not-logged-in`.
     for client in &mut clients {
         client.send_json(&message("offer", "prize", "prize", json!("mine")));
     }
@@ -397,7 +397,8 @@ fn flood(client: &mut Client, text: &str) {
 fn two_who_send_to_each_other_and_read_nothing(link: Link) {
     let scene = Scene::set(link);
     let (mut alice, mut bob) = (scene.login("alice"), scene.login("bob"));
-    // Each one's thread comes to wait for the other's client, and no lock for the other.
+    // Both write buffers fill up. Then each client's thread waits for its own client to read, and
+    // holds no lock meanwhile.
     std::thread::scope(|scope| {
         scope.spawn(|| flood(&mut alice, &big("alice", "bob")));
         scope.spawn(|| flood(&mut bob, &big("bob", "alice")));

@@ -280,8 +280,8 @@ fn a_message_over_the_chosen_size_closes_with_1009(link: Link) {
     }
 }
 
-/// All at once, with the program's own timeout: threads and memory stay within what is promised, and
-/// every partner is told.
+/// 200 recipients stall at once, with the default send timeout: threads and memory stay within
+/// their bounds, and every partner gets `leave`.
 #[test]
 fn two_hundred_recipients_that_take_nothing_are_disconnected_after_10_s() {
     const SENDERS: usize = 10;

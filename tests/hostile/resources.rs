@@ -22,8 +22,8 @@ crate::over_plain_and_tls! {
         a_stopped_process_loses_its_name
 }
 
-/// Connects until the server can't take any more, checks that it lives with that, and that all is
-/// well when the flood goes.
+/// Connects until the server can accept no more. Checks that the honest pair goes on meanwhile, and
+/// that a client can log in after the flood.
 fn survives_a_flood(scene: &Scene, connections: usize, remedy: &str) {
     let complaint = "cannot accept a connection: ";
     let start = Instant::now();
@@ -54,8 +54,8 @@ fn descriptors_run_out(link: Link) {
 }
 
 fn threads_run_out(link: Link) {
-    // As a user of its own, whom the system counts (it does not count root), but who may read the
-    // files that root's tests made.
+    // As a user of its own, because the system does not limit root's threads. `dac_override` lets
+    // this user read the files that root's tests made.
     let user = 40_000 + std::process::id() % 20_000 * 2 + u32::from(link == Link::Tls);
     let as_user = format!(
         "setpriv --reuid {user} --regid {user} --clear-groups --bounding-set=-all,+dac_override \
@@ -73,7 +73,7 @@ fn threads_run_out(link: Link) {
     the_last_thread_serves_its_client(&scene);
 }
 
-/// A login takes a second thread for a moment; whoever has the last one does without.
+/// A new WebSocket gets a second thread. If no thread is left, the client stays on its first one.
 fn the_last_thread_serves_its_client(scene: &Scene) {
     let threads = || Usage::of(scene.server.pid()).threads;
     wait_until("the flood has gone", || threads() == scene.before.threads);
@@ -88,7 +88,7 @@ fn the_last_thread_serves_its_client(scene: &Scene) {
     assert_eq!(client.ask(&to_myself), to_myself);
 }
 
-/// Those who get no thread are not left waiting.
+/// A connection for which the server can start no thread is closed at once.
 fn survives_a_flood_of_the_refused(scene: &Scene) {
     let mut held: Vec<TcpStream> = (0..36).map(|_| scene.socket()).collect();
     scene.server.wait_for_log("cannot accept a connection: ");
@@ -244,7 +244,7 @@ fn a_client_whose_network_is_gone_is_missed_by_the_keepalive() {
 
 #[test]
 fn hostile_clients_have_an_address_of_their_own() {
-    // What the other tests rest on.
+    // Other tests rely on this: their hostile clients do not share the honest pair's address.
     let scene = Scene::with(Link::Plain, &["--log", "debug"]);
     let _client =
         client_over(connect_from(HOSTILE, scene.server.address(Link::Plain)), Link::Plain).unwrap();

@@ -260,7 +260,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     [&[first], &length[..], &[0; 4], payload].concat()
 }
 
-/// Sends bytes under a client's WebSocket, as far as the server takes them. False if it does not.
+/// Writes raw bytes to a client's stream, past its WebSocket. False if they could not be written.
 pub fn throw(client: &mut Client, bytes: &[u8]) -> bool {
     client.websocket.get_mut().write_all(bytes).is_ok()
 }

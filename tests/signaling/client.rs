@@ -86,13 +86,15 @@ fn a_client_that_drips_bytes_is_alive(link: Link) {
     assert_eq!(alice.receive(), text);
 }
 
-/// Its pong is behind what it has not read yet.
+/// A slow reader answers no ping in time, because the ping is queued behind data that it has not
+/// read yet. It stays connected as long as it takes data.
 fn a_silent_client_that_takes_data_is_alive(link: Link) {
     let (idle, pong) = (Duration::from_millis(500), Duration::from_millis(500));
     let server = Local::start(Timeouts { idle, pong, ..Timeouts::default() });
     let mut alice = server.door.login(link, "alice");
     let bob = server.door.login(link, "bob");
-    // Else his network stack takes so much at once that on a busy machine seconds pass between two times.
+    // A small buffer, so that his network stack takes data often. With a large one, seconds can
+    // pass between two times on a busy machine.
     SockRef::from(&bob.socket).set_recv_buffer_size(16 * 1024).unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -120,7 +122,7 @@ fn a_handshake_has_a_deadline_over_all_its_reads(link: Link) {
     // One says nothing at all, and one drips.
     let mut silent = server.door.open_socket(link);
     let mut stream = server.door.open(link);
-    // Each byte comes in time. All of them would not.
+    // Slowloris: each byte comes soon after the last one, but the request never ends.
     let mut request = b"GET / HTTP/1.1\r\nX: ".iter().chain(std::iter::repeat(&b'x'));
     let started = Instant::now();
     while stream.write_all(&[*request.next().unwrap()]).is_ok() {
@@ -136,7 +138,7 @@ fn who_does_not_answer_a_close_is_disconnected(link: Link) {
     let drain = Duration::from_millis(100);
     let server = Local::start(Timeouts { drain, ..Timeouts::default() });
     let mut alice = server.door.login(link, "alice");
-    // A reserved opcode. After the answer all is read and dropped, but not for ever.
+    // A reserved opcode. After its close frame the server drops what comes, but only for `drain`.
     alice.websocket.get_mut().write_all(&[0x83, 0x80, 0, 0, 0, 0]).unwrap();
     assert_eq!(alice.closed_with(), 1002);
     wait_until("the server has closed", || alice.socket.write_all(b"x").is_err());

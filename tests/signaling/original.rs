@@ -25,7 +25,7 @@ crate::over_plain_and_tls! {
     broken_frames_close_with_1002
 }
 
-/// A server, and two who are in a call on it whatever else happens.
+/// A server, and two users, Carol and Dave, whose call each test must leave undisturbed.
 struct Scene {
     server: Server,
     link: Link,
@@ -40,7 +40,7 @@ impl Scene {
         Scene { server, link, carol, dave }
     }
 
-    /// The process is there, and so are its clients, who have heard nothing of it all.
+    /// Checks that the server runs, and that Carol and Dave can talk and got no other message.
     fn goes_on(&mut self) {
         self.carol.send_json(&message("offer", "carol", "dave", json!("still")));
         assert_eq!(self.dave.receive_json()["payload"], "still");

@@ -60,7 +60,7 @@ fn a_recipient_that_takes_nothing_is_disconnected_and_its_partners_told(link: Li
             if answer["signalType"] == "mark" {
                 return false;
             }
-            // At the moment of his end, the second.
+            // `user-not-found` comes if Bob has just been disconnected.
             let code = answer["code"].as_str();
             assert!(matches!(code, Some("user-unreachable" | "user-not-found")), "{answer}");
         }
@@ -139,7 +139,8 @@ fn a_user_with_twelve_stalled_partners_has_the_name_again_at_once(link: Link) {
     stalled.into_iter().for_each(Client::kill);
 }
 
-/// What made everybody wait in an earlier version, who wrote to such a recipient.
+/// A recipient that reads large portions with long pauses. In an earlier version, every client that
+/// sent to such a recipient had to wait.
 fn a_slow_reader_delays_nobody(link: Link) {
     let server = with_stall_timeout(HOUR);
     let mut alice = server.door.login(link, "alice");
@@ -184,7 +185,8 @@ fn a_recipient_that_comes_back_has_all_that_was_not_refused(link: Link) {
     bob.heard_nothing_from(&mut alice, "alice", "bob");
 }
 
-/// So that the recipient hears of its end later.
+/// If a `leave` is refused because the recipient's write buffer is full, the two stay partners: the
+/// recipient gets a `leave` when the sender disconnects.
 fn a_leave_that_is_refused_leaves_the_call_standing(link: Link) {
     let server = with_stall_timeout(HOUR);
     let mut alice = server.door.login(link, "alice");
@@ -209,7 +211,7 @@ fn a_leave_that_is_refused_leaves_the_call_standing(link: Link) {
     wait_until("bob is told", || bob.receive_json() == expected);
 }
 
-/// A client's own replies wait for it, too, and so does the reading of its messages.
+/// The server stops reading from a client that does not read its own replies. Nobody else waits.
 fn a_client_that_floods_and_reads_nothing_waits_for_itself(link: Link) {
     let server = with_stall_timeout(HOUR);
     let mut alice = server.door.login(link, "alice");
@@ -239,7 +241,8 @@ fn a_stalled_holder_loses_its_name(link: Link) {
     drop(bob);
 }
 
-/// Else they could use up the holder's message rate, and it would be the one to be disconnected.
+/// Many logins for one name share the pings to its holder, because each pong counts towards the
+/// holder's message rate.
 fn many_who_want_a_name_wake_its_holder_ten_times_a_second(link: Link) {
     let server = Server::start();
     let mut alice = server.login(link, "alice");
@@ -273,7 +276,8 @@ fn many_who_want_a_name_wake_its_holder_ten_times_a_second(link: Link) {
     });
 }
 
-/// Each is busy with the probe of the other, and cannot answer the other's ping.
+/// The server's thread for each user probes the other user, and does not see its own client's pong
+/// meanwhile. Both logins must be refused without waiting for the probe's timeout.
 fn two_who_want_each_others_names_are_told_soon(link: Link) {
     let server = Local::start(Timeouts { probe: HOUR, ..Timeouts::default() });
     let mut alice = server.door.login(link, "alice");

@@ -498,7 +498,7 @@ fn a_callee_who_never_answered_hears_the_caller_vanish(link: Link) {
     alice.kill();
     assert_eq!(bob.receive_json(), leave_of("alice", "bob"));
 
-    // And the other way round: the caller hears that the one who rings is gone.
+    // And the other way round: the callee vanishes without an answer, and the caller gets `leave`.
     let mut alice = server.login(link, "alice");
     alice.send_json(&message("offer", "alice", "bob", json!(1)));
     bob.receive_json();
@@ -554,8 +554,7 @@ fn a_ping_is_answered(link: Link) {
     assert_eq!(client.websocket.read().unwrap(), Message::Pong("hello".into()));
 }
 
-/// Does something while `client` is there: reading is what answers pings. (A holder of a name that
-/// is just being served is not pinged at all, so that there is no ping to wait for.)
+/// Runs `action` while `client` keeps reading, because tungstenite answers pings when it reads.
 fn while_answering_pings(client: &mut Client, action: impl FnOnce() -> Value + Send) -> Value {
     client.socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
     let result = std::thread::scope(|scope| {

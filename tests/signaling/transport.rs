@@ -1,5 +1,5 @@
-//! RFC 6455 over the feed: the rules of its sections 5 (frames) and 7 (closing), with the bytes
-//! arriving in every possible portion.
+//! RFC 6455 over the server's `Transport`: the rules of its sections 5 (frames) and 7 (closing),
+//! with the bytes arriving in every possible portion.
 //!
 //! tungstenite parses the frames, and has tests of its own for that. These tests show that frames
 //! survive the server's own stream under it: the read buffer, the `recv` without the lock, and TLS
@@ -586,14 +586,14 @@ fn text_is_utf8_and_binary_frames_may_be_anything(link: Link) {
         alice.answers(&[frame(FIN | TEXT, message.as_bytes())], &[text(&message)]);
     }
     let broken: [&[u8]; 8] = [
-        b"\x80",             // the rest of nothing
-        b"\xc3",             // the start of something
-        b"\xf0\x9f\x98",     // nearly all of something
-        b"\xc0\xaf",         // longer than needed
-        b"\xe0\x80\x80",     // the same
+        b"\x80",             // a continuation byte alone
+        b"\xc3",             // a lead byte alone
+        b"\xf0\x9f\x98",     // three bytes of four
+        b"\xc0\xaf",         // overlong
+        b"\xe0\x80\x80",     // overlong
         b"\xed\xa0\x80",     // half of a surrogate pair
-        b"\xf4\x90\x80\x80", // beyond the last character
-        b"\xff",             // nothing at all
+        b"\xf4\x90\x80\x80", // beyond U+10FFFF
+        b"\xff",             // never a byte of UTF-8
     ];
     for bytes in broken {
         let payload = [br#"{"x":""#, bytes, br#""}"#].concat();
@@ -842,7 +842,8 @@ fn sockets(wires: &mut [Wire]) -> impl Iterator<Item = &TcpStream> {
     wires.iter_mut().map(|wire| &wire.pipe().socket)
 }
 
-/// Behind the request comes what the WebSocket gets from the handshake, not from the feed.
+/// Frames that arrive together with the request: the WebSocket gets them from the handshake, not
+/// through `Transport::feed`.
 fn a_request_with_frames_behind_it_cut_at_every_place(link: Link) {
     let server = server();
     let (mut place, mut last) = (1, usize::MAX);
@@ -894,7 +895,8 @@ fn a_tls_handshake_cut_at_every_place() {
             let mut handshakes: Vec<_> =
                 pipes.into_iter().map(|pipe| tls.connect("localhost", pipe)).collect();
             let mut wires = Vec::new();
-            // TLS 1.2 has two flights, and TLS 1.3 has one and a half.
+            // In TLS 1.3 the client's handshake is over before its second flight is sent: the call
+            // after this loop sends that flight.
             while !handshakes.is_empty() {
                 let mut waiting = Vec::new();
                 for handshake in handshakes {
