@@ -39,8 +39,8 @@ impl FromStr for Network {
     }
 }
 
-/// The part of an address that limits count: a whole IPv4 address, the first [`IPV6_PREFIX`] bits of
-/// an IPv6 address.
+/// What limits count as one address: a whole IPv4 address, or the first [`IPV6_PREFIX`] bits of an
+/// IPv6 address.
 pub fn address_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(ip) => {

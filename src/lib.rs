@@ -12,8 +12,9 @@
 //! | [`peerjs`] | the messages of PeerJS clients, with `--peerjs` only: skip it on a first reading |
 //! | [`limits`] | every bound and timeout, with its unit and its reason |
 //!
-//! Within a folder, a file uses only the files that are listed above it here. Imports between folders
-//! go one way: `signaling` uses `web` and `operator`; these two use only files at the top of `src`.
+//! In the module lists below, a file uses only files of its folder that are listed above it.
+//! Imports between folders go one way: `signaling` uses `web` and `operator`; these two use only
+//! files at the top of `src`.
 //!
 //! Terms: *WebRTC* sends sound and picture from browser to browser. To set up a call, the two
 //! browsers first exchange a few messages through a server; this is *signaling*. A *WebSocket* starts

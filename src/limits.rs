@@ -7,8 +7,9 @@ use std::time::Duration;
 /// Longest user name, in bytes of UTF-8.
 pub const MAX_NAME: usize = 128;
 
-/// Largest value of `--max-message`, in bytes, which is also what 0 means there. tungstenite reserves
-/// memory for the length that a frame's header announces: 2^40 bytes would end the process.
+/// Largest value of `--max-message`, in bytes; 0 means this value, too. tungstenite reserves memory
+/// for the length that a frame's header announces, and the process would abort if that were 2^40
+/// bytes.
 pub const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
 
 /// Deepest nesting of a message's JSON, the message's own braces included. The server could take
@@ -20,8 +21,9 @@ pub const MAX_DEPTH: usize = 128;
 pub const MAX_INTEGER_NAME: u64 = (1 << 53) - 1;
 
 /// How much longer than a message the reply to it can be, in bytes. An error quotes [`MAX_NAME`]
-/// bytes, each at most 6 in JSON (`\u0000`). A login reply has [`MAX_TURN_URLS`] bytes of addresses,
-/// and the name, percent-encoded in 3 bytes for each of its bytes. Both have about 150 bytes beside.
+/// bytes, each at most 6 in JSON (`\u0000`). A login reply has [`MAX_TURN_URLS`] bytes of
+/// addresses, and the name, percent-encoded in 3 bytes for each of its bytes. Each of the two
+/// replies also has about 150 bytes of other text.
 pub const MAX_REPLY_OVERHEAD: usize = 1024;
 
 /// Bits of an IPv6 address that count as one address. Providers give a customer a /56 or a longer
@@ -63,7 +65,8 @@ pub const PROBING_TIME: Duration = Duration::from_millis(100);
 
 // ---- who may log in ----
 
-/// Random bytes in a user's token. Nobody guesses 256 bits, so one fast hash is enough to keep them.
+/// Random bytes in a user's token. Nobody can guess 256 random bits, so one fast hash is enough to
+/// store a token safely.
 pub const TOKEN_BYTES: usize = 32;
 
 /// After this many failed logins from one address within [`LOGIN_WINDOW`], each further login from
@@ -121,9 +124,9 @@ pub const RECV_BUFFER: usize = 4 * 1024;
 /// for each connection, allocated at once.)
 pub const READ_BUFFER: usize = 256;
 
-/// Send and receive buffer of a socket, in bytes each. Linux doubles this; without it, Linux would
-/// let the buffers grow to several MiB. Small, so that at 50 KB/s a ping waits about a second behind
-/// the messages before it.
+/// Send and receive buffer of a socket, in bytes each. Linux doubles this value. If it were not
+/// set, Linux would let the buffers grow to several MiB. The value is small, so that at 50 KB/s a
+/// ping waits only about a second behind the messages before it.
 pub const SOCKET_BUFFER: usize = 32 * 1024;
 
 /// Additional bytes of a write buffer, reserved for `leave` messages: 160 of the usual length.
@@ -142,8 +145,9 @@ pub const CLIENT_STACK: usize = 128 * 1024;
 /// Stack of the thread that sends a write buffer, in bytes.
 pub const FLUSHER_STACK: usize = 64 * 1024;
 
-/// What TLS takes for a connection at most, in bytes: two record buffers of 17 KiB each, a ClientHello
-/// of 128 KiB in a buffer that grows by a third, and its state.
+/// What TLS takes for a connection at most, in bytes: two record buffers of 17 KiB each; a
+/// ClientHello of 128 KiB, in a buffer that can be a third larger; and the state of the TLS
+/// connection.
 pub const TLS_STATE: usize = 224 * 1024;
 
 /// Names, addresses and handles of a connection, in bytes.
@@ -151,8 +155,8 @@ const BOOKKEEPING: usize = 2 * 1024;
 
 // ---- the process ----
 
-/// What the process needs with nobody connected, in bytes: its code and libraries, 8 MiB; and what the
-/// allocator keeps of connections that have ended.
+/// What the process needs besides its connections, in bytes: 8 MiB for its code and libraries; the
+/// rest is freed memory of ended connections, which the allocator does not give back.
 pub const BASE_MEMORY: usize = 20 * 1024 * 1024;
 
 /// Descriptors that the process needs besides one for each connection: three standard streams, two
@@ -166,8 +170,8 @@ pub const MAPPINGS: usize = 8;
 /// In a full server, a new connection replaces the oldest one that has not logged in for this long.
 pub const EVICTION_AGE: Duration = Duration::from_secs(10);
 
-/// Most disconnected connections that no longer count towards `--max-connections` although their
-/// threads have not ended yet.
+/// How many connections may be open beyond `--max-connections`: one for each connection that has
+/// been disconnected but whose thread has not ended yet, up to this number.
 pub const MAX_EVICTIONS: usize = 8;
 
 /// Stack of an accept loop, in bytes.
@@ -189,7 +193,8 @@ pub const ACCEPT_WAKE: Duration = Duration::from_secs(1);
 
 // ---- the operator's files and log ----
 
-/// Largest file that is read for the operator, in bytes: 12,000 users, or a certificate of 500 links.
+/// Largest file that is read for the operator, in bytes. It has room for 12,000 users, or for a
+/// chain of 500 certificates.
 pub const MAX_FILE: u64 = 1024 * 1024;
 
 /// Shortest time between two readings of the certificate or the users file. An edit counts after this
@@ -224,7 +229,7 @@ pub struct Timeouts {
     pub stall: Duration,
     /// How long the connection that holds a wanted name has to answer a ping.
     pub probe: Duration,
-    /// How long a PeerJS client's messages wait for an absent recipient, as in the original server.
+    /// How long a PeerJS client's messages wait for an absent recipient, as in PeerJS's own server.
     pub hold: Duration,
     /// How long the server reads and drops what a client still sends after the server's last bytes.
     pub drain: Duration,
@@ -247,7 +252,8 @@ impl Default for Timeouts {
     }
 }
 
-/// The bounds that an operator can choose. [`usize::MAX`] means no limit, except for `max_message`.
+/// The bounds that an operator can choose. [`usize::MAX`] means no limit. Only `max_message` always
+/// has a limit, which is [`LARGEST_MESSAGE`] at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once, handshakes and page requests included.

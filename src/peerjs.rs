@@ -16,8 +16,8 @@ use crate::names::is_valid_name;
 /// The first message to a client that has its id.
 pub const OPEN: &str = r#"{"type":"OPEN"}"#;
 
-// Why a client does not get its id, in the words of PeerJS's own server. That server has no message
-// for an invalid name.
+// The errors for a client that does not get its id, in the words of PeerJS's own server. That
+// server has no error for an invalid name, so `INCOMPLETE` is sent instead.
 
 /// A parameter is missing, or the id is not a valid name.
 pub const INCOMPLETE: &str =
@@ -171,8 +171,8 @@ impl<'a> Message<'a> {
         Message { r#type: Kind::Expire, src: dst, dst: src.into(), payload: None }
     }
 
-    /// Whether the sender is told if this message cannot be delivered. Apps show that to people, so
-    /// once for each connection attempt is enough.
+    /// Whether the sender is told if this message cannot be delivered. Apps show this error to
+    /// people. One for each connection attempt is enough, so only an offer or an answer causes it.
     pub fn can_expire(&self) -> bool {
         matches!(self.r#type, Kind::Offer | Kind::Answer)
     }

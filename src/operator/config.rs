@@ -278,7 +278,7 @@ mod tests {
         }
     }
 
-    /// Every option in the help is set by something, and so an empty value of any is an error.
+    /// The parser handles every option that the help lists, and refuses an empty value for each.
     #[test]
     fn every_option_in_the_help_is_known_and_refuses_an_empty_value() {
         let options = HELP.split_whitespace().filter(|word| word.starts_with("--"));

@@ -24,8 +24,8 @@ pub struct Certificate {
 /// Loads the certificate that `config` names; `None` if TLS is disabled.
 ///
 /// # Errors
-/// A sentence for the operator: TLS cannot start, although it was requested, one of its files exists,
-/// or there is no plain port.
+/// A sentence for the operator: an option asks for TLS or one of its files exists, but TLS cannot
+/// start; or there is neither TLS nor a plain port.
 pub fn open(config: &Config) -> Result<Option<CertificateFiles>, String> {
     let Config { cert, key, listen, tls_listen, tls_requested, .. } = config;
     if tls_listen.is_empty() {
@@ -112,8 +112,9 @@ mod library {
     /// A TLS connection over the stream `S`.
     pub type Stream<S> = openssl::ssl::SslStream<S>;
 
-    /// TLS 1.2 and 1.3, as Mozilla's "intermediate" recommendation has them. No session resumption: a
-    /// cache is memory that strangers fill, and a ticket's key would decrypt recorded connections.
+    /// TLS 1.2 and 1.3, as in Mozilla's "intermediate" recommendation. Session resumption is off:
+    /// clients could fill a session cache, and a stolen ticket key would decrypt recorded
+    /// connections.
     pub fn new_acceptor(cert: &str, key: &str) -> Result<Acceptor, Box<dyn Error>> {
         let key = PKey::private_key_from_pem(key.as_bytes())?;
         let mut chain = X509::stack_from_pem(cert.as_bytes())?.into_iter();
@@ -122,7 +123,8 @@ mod library {
             return Err("the key does not belong to the certificate".into());
         }
         let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
-        // Clients choose from these. DHE and OpenSSL's other groups cost the server up to 100 times as
+        // Only cheap cipher suites and groups are allowed, because a client may offer nothing but
+        // the most expensive one. DHE and OpenSSL's other groups cost the server up to 100 times as
         // much.
         builder.set_cipher_list("ECDHE+AESGCM:ECDHE+CHACHA20")?;
         builder.set_groups_list("X25519:P-256:P-384")?;

@@ -55,7 +55,8 @@ impl AllowedUsers {
         if self.is_throttled(address) {
             thread::sleep(LOGIN_DELAY);
         }
-        // The time that a comparison takes could reveal a hash, but not a token.
+        // This comparison need not take constant time: its timing could reveal a hash, but not a
+        // token.
         let given = hash(token);
         if self.token_hash(name) == Some(given) {
             return Some(given);

@@ -77,7 +77,7 @@ pub struct Client {
     rate: RateLimiter,
     /// When this user was last looked up in the users file.
     users_checked: Instant,
-    /// The last field, so it is dropped last: an empty list of connections means that all have ended.
+    /// The last field, so it is dropped last: when [`Connections`] is empty, no client is left.
     permit: ConnectionPermit,
 }
 
@@ -217,8 +217,8 @@ impl Client {
     }
 
     /// Waits for bytes from the client, and pings it when none come. A client's thread waits for a
-    /// quiet client only here and in [`Client::wait_for_recipients`]. Not inlined, so that the
-    /// handling of messages can use the stack space of this buffer.
+    /// quiet client only here and in [`Client::wait_for_recipients`]. Not inlined: otherwise
+    /// `buffer` would take stack space while messages are handled.
     #[inline(never)]
     fn receive(&mut self) -> Result<(), DisconnectReason> {
         self.wait_for_recipients();
@@ -235,7 +235,9 @@ impl Client {
                     if progress_at_ping == Some(progress) {
                         return Err(DisconnectReason::Lost("keepalive timeout"));
                     }
-                    // A slow reader that makes progress has yet to read the ping: send no second one.
+                    // Only the first timeout sends a ping. If the flusher has sent bytes since
+                    // then, the client is a slow reader and may not have received the ping yet: it
+                    // gets more time, and no second ping.
                     if progress_at_ping.replace(progress).is_none() {
                         let _ = stream.set_read_timeout(Some(pong)); // If this fails, `read` does too.
                         let ping = Message::Ping(Vec::new().into());
@@ -258,7 +260,8 @@ impl Client {
             websocket.get_mut().feed(received);
             mem::take(&mut websocket.get_mut().empty_records)
         });
-        // For TLS key updates in earlier bytes, because each costs more than a short message.
+        // `unpaid` counts TLS records without data, such as key updates, in the bytes handled
+        // before. Each is charged as one message, because it costs more than a short message.
         for _ in 0..unpaid {
             self.charge_rate()?;
         }
@@ -323,7 +326,7 @@ fn disconnect_reason(error: Error) -> DisconnectReason {
         Error::ConnectionClosed | Error::AlreadyClosed => DisconnectReason::ClosedByClient,
         Error::Capacity(_) => close(CloseCode::Size, "message too big"),
         Error::Utf8(_) => close(CloseCode::Invalid, "text is not UTF-8"),
-        // TLS was closed, and the WebSocket was not.
+        // The client closed TLS without sending a close frame first.
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => CONNECTION_LOST,
         Error::Protocol(_) => close(CloseCode::Protocol, "not RFC 6455"),
         _ => CONNECTION_LOST,
@@ -393,7 +396,7 @@ mod tests {
         assert!(shared.registry.find("bob").is_some());
         assert_eq!(shared.connections.count(), 1);
 
-        bob.peer.socket.disconnect(); // so that there is an end to read to
+        bob.peer.socket.disconnect(); // so that `read_to_end` returns
         let mut received = Vec::new();
         bobs_end.read_to_end(&mut received).unwrap();
         let leave = protocol::leave_message("alice", "bob");

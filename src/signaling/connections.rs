@@ -32,7 +32,8 @@ struct Connection {
 /// A place among the [`Connections`]. Dropping it gives the place back.
 pub struct ConnectionPermit {
     connections: Arc<Connections>,
-    /// The address of its socket in memory, which is unique as long as the connection is open.
+    /// A pointer to the connection's socket, as a number. It is unique while the connection is
+    /// open.
     key: usize,
 }
 
@@ -63,7 +64,8 @@ impl Connections {
         let mut open = self.open.lock();
         // First, so that an address with too many connections evicts nobody.
         self.check_address(&open, prefix)?;
-        // A disconnected connection is removed a moment later, by its own thread.
+        // Disconnected connections whose threads have not ended yet. Up to `MAX_EVICTIONS` of them
+        // do not count towards the limit.
         let ending = open.values().filter(|other| other.socket.is_disconnected()).count();
         if open.len() >= self.limits.max_connections.saturating_add(ending.min(MAX_EVICTIONS)) {
             let oldest = open
@@ -203,7 +205,8 @@ mod tests {
             permit.connections.open.lock()[&permit.key].socket.is_disconnected()
         };
         assert_eq!([&user, &older, &old].map(is_evicted), [false, true, false]);
-        // That one has not ended yet, and the other is too young.
+        // `older` has not ended yet, so one more connection is admitted. `old` is too young to be
+        // evicted.
         let _next = connections.admit(socket(), None).unwrap();
         assert_eq!(connections.admit(socket(), None).err(), Some(SERVER_FULL));
     }

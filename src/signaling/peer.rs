@@ -94,10 +94,11 @@ impl Peer {
     }
 
     /// Whether the client is alive, for a login that wants its name: sends a ping and waits for the
-    /// pong. If no pong arrives within `timeout`, any other byte counts as well. A dead client is
+    /// pong. If no pong arrives within `timeout`, the client still counts as alive if other bytes
+    /// from it were or are being handled, or if the flusher has sent it some. A dead client is
     /// disconnected.
     ///
-    /// A byte alone does not end the wait, because a close frame may follow it.
+    /// Other bytes do not end the wait early, because a close frame may follow them.
     pub fn probe(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut websocket = self.websocket.lock();
@@ -112,10 +113,12 @@ impl Peer {
                 return true;
             }
             let wake = match transport.probing {
-                // The client's thread is in `probe` as well, perhaps for our name: no pong is seen.
+                // The client's thread is itself probing, perhaps this caller's connection, and
+                // cannot read a pong.
                 Some(since) if now < since + PROBING_TIME => since + PROBING_TIME,
                 Some(_) => return true,
-                // The client's thread is handling bytes, perhaps a close frame; or the ping is sent.
+                // Wait: the client's thread is handling bytes, perhaps a close frame, or the ping
+                // has been sent.
                 None if transport.processing || transport.pings_sent > pings_sent => deadline,
                 // However many logins want the name, pings keep this interval.
                 None if now < transport.next_ping => transport.next_ping,
@@ -123,7 +126,8 @@ impl Peer {
                     transport.pings_sent += 1;
                     transport.next_ping = now + PROBE_INTERVAL;
                     let number = transport.pings_sent.to_be_bytes().to_vec();
-                    // An error means that the socket is closed, and its own thread will say so.
+                    // An error means that the connection is ending. The client's own thread then
+                    // sets `closed`.
                     let _ = websocket.send(Message::Ping(number.into()));
                     self.flush_later(&mut websocket);
                     deadline
@@ -206,7 +210,9 @@ impl Peer {
         while !part.is_empty() {
             let sent = match (&self.socket.stream).write(part) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                // Linux wakes a `send` when a third of the buffer is free; less may be free by now.
+                // A timeout does not mean that the client reads nothing: Linux wakes a blocked
+                // `send` only when a third of the buffer is free. Less may be free, so one more
+                // `send` tries without waiting.
                 Err(error) if is_timeout(&error) => transport::send_now(&self.socket.stream, part)?,
                 result => result?,
             };

@@ -53,12 +53,12 @@ struct Name<'a> {
 /// Why a message was refused. The sender gets an error reply, and the connection stays open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// No such `signalType`; the text is what the message called it.
+    /// The `signalType` is unknown or missing. The text is the command that the error reply quotes.
     UnknownCommand(String),
     /// Not a JSON object, or not one that [`Envelope::parse`] allows; the text is the parser's reason.
     /// It can quote the message, so it must not be logged.
     InvalidJson(String),
-    /// A relay before a login.
+    /// The sender has not logged in, so its message is not relayed.
     NotLoggedIn,
     /// `fromUser` is not the name that the sender logged in with. The text is the name of the login.
     WrongSender(String),
@@ -119,7 +119,8 @@ impl<'a> Envelope<'a> {
     }
 
     /// What the message asks for. `text` is the whole message: the error for an unknown command
-    /// quotes the message's `type`, if that is a string, as the original server did.
+    /// quotes the message's `type`, if that is a string, as the Node server `WebRTC-SignalServer`
+    /// did.
     ///
     /// # Errors
     /// [`Fault::UnknownCommand`].
@@ -209,7 +210,8 @@ pub fn login_reply(request: &str, outcome: Result<Option<String>, LoginRefusal>)
         Ok(Some(ice_servers)) => format!(r#""success":"1","iceServers":{ice_servers}"#),
         Err(refusal) => format!(r#""success":"0","reason":"{}""#, refusal.reason()),
     };
-    // Not reachable after `Envelope::parse`; without the echo the outcome still arrives.
+    // An error is impossible after `Envelope::parse`. Even then, the reply would contain the
+    // outcome.
     let mut json = serde_json::Deserializer::from_str(request);
     let fields = json.deserialize_map(Echo).unwrap_or_default();
     format!("{{{fields}{outcome}}}")
@@ -253,7 +255,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
         if let Ok(text) = serde_json::from_str(written) {
             return Ok(Name { text, json });
         }
-        // JSON has one way to write an integer, except -0. So the digits can serve as a name.
+        // An integer has one form in JSON, apart from -0 and from fractions and exponents, which
+        // are refused. So its digits can serve as a name.
         match written.parse::<i64>() {
             Ok(number) if number.unsigned_abs() <= MAX_INTEGER_NAME && written != "-0" => {
                 Ok(Name { text: written.into(), json })
@@ -268,7 +271,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
 fn nests_too_deep(json: &str) -> bool {
     let opening =
         |bytes: &[u8]| bytes.iter().map(|byte| u8::from(matches!(byte, b'{' | b'['))).sum::<u8>();
-    // In pieces whose count fits a byte, so that the processor counts many bytes at once.
+    // The sum of a piece fits into a `u8`, so the compiler can make the loop count many bytes at
+    // once.
     let pieces = json.as_bytes().chunks(u8::MAX.into());
     if pieces.map(|piece| usize::from(opening(piece))).sum::<usize>() <= MAX_DEPTH {
         return false;

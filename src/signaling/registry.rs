@@ -127,7 +127,8 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut users = self.registry.users.lock();
-        // Only a name's `Registration` removes it, so the entry is this connection's own.
+        // Only a `Registration` removes its name from the map, so this entry is the one that it
+        // added.
         users.remove(&self.name);
         self.registry.unregistered.notify_all();
     }

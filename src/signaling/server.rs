@@ -49,7 +49,7 @@ pub fn run(
     // An error means that the sender was dropped, which also stops the server.
     let _ = shutdown.recv();
     info!("stopping, {} connections open", shared.connections.count());
-    // Relaxed here and elsewhere: a flag alone, which says nothing about other data.
+    // Relaxed ordering is enough for every flag in this program: no flag publishes other data.
     shared.stopping.store(true, Ordering::Relaxed);
     for (address, thread) in accepting {
         // `accept` has no timeout: a connection from ourselves wakes it. If that fails, the thread is
@@ -124,7 +124,8 @@ fn start_client(
 ) -> io::Result<()> {
     address.set_ip(address.ip().to_canonical());
     let (socket, certificate) = (Arc::new(ClientSocket::new(socket)), listener.tls.clone());
-    // A connection from a trusted proxy counts for the client that its request names.
+    // The limit per address counts a connection from a trusted proxy for the proxy's client, whose
+    // address is known only when the request has been read.
     let known = (!shared.site.trusts(address.ip())).then_some(address.ip());
     match shared.connections.admit(socket.clone(), known) {
         Ok(permit) => {

@@ -62,7 +62,7 @@ pub(super) struct BufferedSocket {
     pub(super) write_buffer: VecDeque<u8>,
     /// The flusher is running. Nobody else may send meanwhile, to keep the order of bytes.
     pub(super) flushing: bool,
-    /// Reads from the read buffer since [`Transport`] was last read.
+    /// Calls of `read` on this socket since the current or last `Transport::read` began.
     reads: usize,
     /// Set only during the handshakes: reads and writes then block, until this deadline. No other
     /// thread has this transport yet, so none is delayed.
@@ -195,7 +195,8 @@ impl Read for Transport {
             MaybeTls::Plain(socket) => socket.read(buffer),
             MaybeTls::Tls(stream) => stream.read(buffer),
         };
-        // TLS reads each record in two steps, and goes on to the next record until one has data.
+        // TLS reads a record in two steps, header and body, and goes on until a record has data. So
+        // each two reads after the first two stand for one record without data.
         self.empty_records += self.socket().reads.saturating_sub(2) / 2;
         result
     }
@@ -245,7 +246,8 @@ impl Write for BufferedSocket {
         if !self.flushing && self.write_buffer.is_empty() {
             sent = match send_now(&self.socket.stream, bytes) {
                 Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => 0,
-                // After `disconnect`, the client's thread handles nothing that it has received.
+                // A failed `send` disconnects the client, so that its thread handles no more of
+                // what it received.
                 result => result.inspect_err(|_| self.socket.disconnect())?,
             };
         }

@@ -117,8 +117,9 @@ pub fn serve(
     }
 }
 
-/// Answers 503 on a plain socket without waiting for its request. The response fits an empty send
-/// buffer. A client whose request arrives later may see a reset instead.
+/// Answers 503 on a plain socket without waiting for its request. The whole response fits into the
+/// empty send buffer. If the request arrives after the socket is closed, the client may see a reset
+/// instead of the response.
 pub fn reject(mut socket: &TcpStream, reason: &str) {
     let response = response(StatusCode::SERVICE_UNAVAILABLE, TEXT, &format!("{reason}\n"));
     let _ = socket
@@ -200,8 +201,9 @@ fn answer(
     Ok((status, bytes))
 }
 
-/// Refuses a WebSocket to pages of other origins. Only browsers send a true `Origin`; a program that
-/// sends none could also send any, and is accepted (RFC 6455, section 10.2).
+/// Refuses a WebSocket to pages of other origins. A request without `Origin` is accepted, because
+/// it does not come from a browser, and other programs can send any `Origin` (RFC 6455, section
+/// 10.2).
 ///
 /// The server's own page has the server's host and scheme. Behind a trusted proxy, which may add TLS,
 /// the page may have either scheme; `X-Forwarded-Proto` is not read.

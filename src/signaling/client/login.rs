@@ -66,12 +66,14 @@ impl Client {
                 info!("{} login as {name:?} refused: {}", self.address, refusal.reason());
             }
         }
-        // The name is already registered, so an offer may arrive before this reply. In the other
-        // order, a user whom this client invites after the reply could still get `user-not-found`.
+        // The name is already registered, so an offer may arrive before this reply. If the reply
+        // were sent before the registration, a user whom this client then invites could get
+        // `user-not-found`.
         let ice_servers = || Some(self.shared.turn.as_ref()?.ice_servers(name));
         self.reply(protocol::login_reply(text, outcome.map(|()| ice_servers())));
         match (outcome, &self.shared.users) {
-            // Otherwise a queue of wrong logins, each delayed, could occupy this thread for hours.
+            // After a failed login, a throttled client is disconnected. Otherwise a queue of wrong
+            // logins, each delayed, could occupy this thread for hours.
             (Err(LoginRefusal::Unauthorized), Some(users))
                 if users.is_throttled(self.address.ip()) =>
             {
@@ -86,7 +88,8 @@ impl Client {
         if !is_valid_name(name) {
             return Err(LoginRefusal::InvalidName);
         }
-        // Checked before the name, so that a client without a valid token cannot learn who is online.
+        // The token is checked before the name is looked up, so that a client without a valid token
+        // cannot learn who is online.
         let token_hash = match &self.shared.users {
             None => None,
             Some(users) => {
@@ -120,7 +123,8 @@ impl Client {
             self.peer.with(|websocket| websocket.get_mut().probing = None);
             if !is_alive {
                 info!("{} takes over {name:?} from a closed connection", self.address);
-                // The holder's thread tells its partners first: they get `leave` before anything new.
+                // Waits until the holder's thread has told its partners, so that they get its
+                // `leave` before any message from the new login.
                 registry.wait_until_unregistered(name, &holder, timeouts.probe);
             }
             match registry.register(name, &self.peer) {

@@ -38,8 +38,8 @@ struct Held {
     messages: VecDeque<Utf8Bytes>,
     /// Whether the sender is told if they expire.
     can_expire: bool,
-    /// The token of the recipient to which the first of these were sent. The rest must not go to a
-    /// later holder of the id with another token.
+    /// The hash of the recipient's token, known once the recipient was online. The messages must
+    /// not go to a later holder of the id with another token.
     token: Option<TokenHash>,
 }
 
@@ -244,7 +244,7 @@ mod tests {
 
     /// All that the client has been sent.
     fn sent((client, mut end): (Client, TcpStream)) -> String {
-        client.peer.socket.disconnect(); // so that there is an end to read to
+        client.peer.socket.disconnect(); // so that `read_to_end` returns
         let mut bytes = Vec::new();
         end.read_to_end(&mut bytes).unwrap();
         String::from_utf8_lossy(&bytes).into()

@@ -22,7 +22,8 @@ impl Client {
             return Err(Fault::WrongSender(from.into()));
         }
         let to = envelope.to_user();
-        // An invalid name may be long, and a look-up would hash all of it under the map's lock.
+        // An invalid name is not looked up: it may be long, and hashing it would keep the map
+        // locked.
         if !is_valid_name(to) {
             let not_found = Err(Fault::UserNotFound(to.into()));
             return if signal == Signal::Leave { Ok(()) } else { not_found };
@@ -62,7 +63,8 @@ impl Client {
             return Ok(());
         };
         if was_partner {
-            // The recipient was not told, so the call goes on. An error: a user is leaving.
+            // The recipient did not get the `leave`, so the two become partners again. An error
+            // means that one of them is leaving.
             let _ = registry.start_call(from, to, usize::MAX);
         }
         Err(Fault::UserUnreachable(to.into()))
