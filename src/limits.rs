@@ -69,9 +69,10 @@ pub const PROBING_TIME: Duration = Duration::from_millis(100);
 /// store a token safely.
 pub const TOKEN_BYTES: usize = 32;
 
-/// After this many failed logins from one address within [`LOGIN_WINDOW`], each further login from
-/// the address is delayed by [`LOGIN_DELAY`], and a failed one ends its connection. This protects the
-/// log and the processor. Tokens need no protection: they are too long to guess.
+/// Failed logins from one address within [`LOGIN_WINDOW`] that throttle the address: each later login
+/// from it is delayed by [`LOGIN_DELAY`]. The last of these failed logins and each failed one after it
+/// end their connections. This protects the log and the processor. Tokens need no protection: they are
+/// too long to guess.
 pub const LOGIN_TRIES: u32 = 5;
 
 /// How long the failed logins of an address count, from the first one on.

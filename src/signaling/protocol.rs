@@ -201,7 +201,7 @@ impl LoginRefusal {
     }
 }
 
-/// The reply to a login: the fields of the request, each exactly as it was written, but never the
+/// The reply to a login: the fields of the request, each value exactly as it was written, but never the
 /// token; and the outcome, which may have a JSON array of `iceServers`. `request` is a message that
 /// [`Envelope::parse`] has accepted.
 pub fn login_reply(request: &str, outcome: Result<Option<String>, LoginRefusal>) -> String {
