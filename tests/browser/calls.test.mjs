@@ -127,7 +127,7 @@ test('a caller is let in, a third is invited, and who leaves is gone for all', a
   await bob.banner('Anna is calling');
 });
 
-test('somebody who is removed is gone for all, and has to ring to come back', async () => {
+test('somebody who is removed is gone for all, and has to ring to come back to all', async () => {
   const server = await serve();
   const people = await everybody(server, 'Anna', 'Bob', 'Cleo');
   const [anna, bob, cleo] = people;
@@ -144,8 +144,17 @@ test('somebody who is removed is gone for all, and has to ring to come back', as
   await bob.banner('Cleo is calling and wants to join');
   await bob.press('Mute'); // the two who are left know the same call
   await anna.page.locator('.tile:not(.own) .badge', { hasText: 'Muted' }).waitFor();
+  await bob.press('Let in');
+  await Promise.all(people.map((one) => one.connected(2)));
+  // The other way round: now it is the one who removed that calls the one who is let in.
+  cleo.page.once('dialog', (dialog) => dialog.accept());
+  await cleo.page.locator('.tile', { hasText: 'Anna' }).getByRole('button', { name: /^Remove .*Anna/ }).click();
+  await anna.notice('Cleo removed you from the call');
+  await anna.call('Bob');
+  await bob.press('Let in');
+  await Promise.all(people.map((one) => one.connected(2)));
   await anna.press('Hang up');
-  await bob.notice('Anna hung up');
+  await bob.notice('Anna left the call');
 });
 
 test('six people see each other, and no more get in', async () => {
@@ -232,6 +241,9 @@ test('a page that is loaded again in a call says so, and calls again', async () 
   await anna.notice('Bob hung up');
   await bob.notice('You are online as'); // by itself
   await connect(bob, anna);
+  // Firefox closes the connection to the server after this event, and before `pagehide`.
+  await anna.eval(() => { dispatchEvent(new Event('beforeunload')); });
+  await bob.notice('Anna hung up');
 });
 
 test('a server that restarts does not end a call, and everybody comes back', async () => {

@@ -112,7 +112,7 @@ export class Group {
   drop(name, why, left = false) {
     const peer = this.peers.get(name);
     if (!this.#remove(name)) return;
-    if (left) this.#left.set(name, Date.now());
+    if (left) this.#left.set(name, { id: this.id, at: Date.now() });
     this.tell();
     this.#on.gone(peer, why);
   }
@@ -133,8 +133,10 @@ export class Group {
 
   #regroup(id, without, reason) {
     if (this.peers.has(without)) this.#send('leave', without, { reason, group: this.id });
-    this.id = id;
     this.drop(without, 'removed', true);
+    this.id = id;
+    // Another member may let this person in again before our list of members counts.
+    setTimeout(() => this.all.forEach((peer) => this.#meet(peer.far.members)), LEFT_MS);
     for (const { name, connected, dialed } of this.all) if (!connected && dialed) this.#dial(name, dialed);
   }
 
@@ -198,7 +200,7 @@ export class Group {
   /** Members whom a peer lists belong to the call: dials those we lack, if our name is the greater one. */
   #meet(members) {
     for (const name of members) {
-      const hasJustLeft = Date.now() - (this.#left.get(name) ?? 0) < LEFT_MS;
+      const hasJustLeft = Date.now() - (this.#left.get(name)?.at ?? 0) < LEFT_MS;
       if (!hasJustLeft) this.#left.delete(name);
       if (hasJustLeft || name >= this.#me || this.peers.has(name)) continue;
       if (this.isFull || this.#dials === 0) return;
@@ -233,7 +235,8 @@ export class Group {
       peer.receive(message);
       return true;
     }
-    const isLetIn = peer || !(this.#left.has(from) || this.isFull);
+    // Who was removed does not know the id that the call has had since then, unless a member let them in.
+    const isLetIn = peer || !(this.#left.get(from)?.id === this.id || this.isFull);
     if (!isCrossing && !(message.group === this.id && isLetIn)) return false;
     this.accept(from, { offer: message, candidates: [] });
     return true;

@@ -34,7 +34,10 @@ const actions = {
   goOffline: () => goOffline(),
   mute: () => media.mute(!media.muted),
   cameraOff: () => media.setCamera(!media.video),
-  share: () => (media.screen ? media.stopSharing() : media.share()),
+  share: async () => {
+    if (media.screen) media.stopSharing();
+    else if (!await media.share()) say('sayNoScreen');
+  },
   flip: () => media.flip(),
   fullscreen: () => {
     if (document.fullscreenElement) document.exitFullscreen();
@@ -74,12 +77,15 @@ page.speaker.onchange = () => {
 page.audioOnly.onchange = () => media.setCamera(!page.audioOnly.checked);
 document.addEventListener('fullscreenchange', draw);
 addEventListener('hashchange', followLink);
-addEventListener('pagehide', () => {
-  state.group?.leave();
-  for (const name of callers.names) callers.refuse(name, 'hangup');
-});
+// Firefox closes the connection to the server before `pagehide`; Safari on iOS has no `beforeunload`.
+for (const event of ['beforeunload', 'pagehide']) addEventListener(event, leavePage);
 setInterval(lookForAbsent, LOOK_MS);
 setInterval(() => { if (page.devices.offsetParent) page.level.value = media.level(); }, LEVEL_MS);
+
+function leavePage() {
+  if (state.group) endCall('sayYouHungUp');
+  for (const name of callers.names) callers.refuse(name, 'hangup');
+}
 
 function togglePanel(name) {
   state.panel = name === state.panel ? null : name;

@@ -106,6 +106,7 @@ export class Media {
     return !this.screen && this.facing !== 'environment';
   }
 
+  /** Asks the user for a screen and shares it. False if the browser has none; to choose none is no error. */
   async share() {
     try {
       const stream = await navigator.mediaDevices.getDisplayMedia({ video: true });
@@ -113,8 +114,10 @@ export class Media {
       track.contentHint = 'detail';
       this.#put('screen', track);
       this.#onChange();
+      return true;
     } catch (error) {
-      console.debug('screen:', error); // the user chose none
+      console.debug('screen:', error);
+      return error.name === 'NotAllowedError';
     }
   }
 

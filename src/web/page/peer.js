@@ -120,7 +120,7 @@ export class Peer {
     this.#offer({ restart: true });
   }
 
-  /** The server or the data channel lost this person. Only the media show whether they are gone as well. */
+  /** The server or the data channel lost this person. Only what arrives shows whether they are gone as well. */
   watch() {
     [this.#watch, this.#silent] = [WATCH_TICKS, 0];
   }
@@ -274,8 +274,11 @@ export class Peer {
     const [former, now] = [this.#last, summary(await this.#pc.getStats())];
     this.#last = now;
     this.#silent = now.received === former.received ? this.#silent + 1 : 0;
-    if (this.#watch > 0 && this.#silent >= SILENT_TICKS) return this.#on.lost(this);
-    if (this.#watch > 0 && this.#silent === 0) this.#watch -= 1;
+    if (this.#watch > 0) {
+      if (this.#silent >= SILENT_TICKS) return this.#on.lost(this);
+      if (this.#silent === 0) this.#watch -= 1;
+      this.tell({}); // Its receipt is acknowledged. Without media, Firefox sends little else.
+    }
     const [packets, lost] = [now.packets - former.packets, now.lost - former.lost];
     const isBad = now.roundTrip > POOR_ROUND_TRIP_S || lost > POOR_LOSS * (packets + lost);
     this.#badTicks = Math.max(0, Math.min(2 * POOR_TICKS, this.#badTicks + (isBad ? 1 : -1)));

@@ -137,4 +137,5 @@ export default {
   sayPoor: 'Die Verbindung zu {name} ist schlecht. Geh näher an deinen Router oder schalte deine Kamera aus.',
   sayRemembered: 'Dieses Gerät merkt sich deine Anmeldung.',
   sayNoChat: 'Niemand in diesem Gespräch kann Nachrichten lesen.',
+  sayNoScreen: 'Dieser Browser kann keinen Bildschirm teilen.',
 };

@@ -137,4 +137,5 @@ export default {
   sayPoor: 'The connection to {name} is poor. Try moving closer to your router, or turn your camera off.',
   sayRemembered: 'This device remembers your login.',
   sayNoChat: 'Nobody in this call can read messages.',
+  sayNoScreen: 'This browser has no screen to share.',
 };

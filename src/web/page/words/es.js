@@ -137,4 +137,5 @@ export default {
   sayPoor: 'La conexión con {name} es mala. Acércate al router o apaga tu cámara.',
   sayRemembered: 'Este dispositivo recuerda tu acceso.',
   sayNoChat: 'Nadie en esta llamada puede leer mensajes.',
+  sayNoScreen: 'Este navegador no tiene ninguna pantalla que compartir.',
 };

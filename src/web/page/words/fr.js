@@ -137,4 +137,5 @@ export default {
   sayPoor: 'La connexion avec {name} est mauvaise. Rapprochez-vous de votre box ou éteignez votre caméra.',
   sayRemembered: 'Cet appareil retient votre connexion.',
   sayNoChat: 'Personne dans cet appel ne peut lire de messages.',
+  sayNoScreen: 'Ce navigateur n’a aucun écran à partager.',
 };
