@@ -728,6 +728,19 @@ fn a_link_that_ends_without_a_close_ends_the_connection(link: Link) {
     watch.goes_on();
 }
 
+#[test]
+fn a_tls_record_that_was_changed_on_the_way_ends_the_connection() {
+    let hour = Duration::from_secs(3600);
+    let server = Local::start(Timeouts { idle: hour, ..Timeouts::default() });
+    let mut client = Wire::log_in(server.door, Link::Tls, "alice");
+    let mut sealed = client.seal(&frame(FIN | TEXT, to_oneself("alice", 100).as_bytes()));
+    *sealed.last_mut().unwrap() ^= 1;
+    client.push(&sealed);
+    let socket = &mut client.pipe().socket;
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = socket.read_to_end(&mut Vec::new()).expect("the server closes the connection");
+}
+
 // ---- portions ----
 
 /// A bit of everything that does not end a connection, and what comes back.
