@@ -1,5 +1,6 @@
 //! The wire contract, row by row, over real sockets, plain and TLS.
 
+use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -98,7 +99,7 @@ fn a_taken_name_is_refused_while_its_holder_lives(link: Link) {
 fn a_dead_holder_loses_its_name_and_its_partner_hears_it_first(link: Link) {
     let probe = Duration::from_millis(200);
     let Local { door, .. } = &Local::start(Timeouts { probe, ..Timeouts::default() });
-    let dead = door.login(link, "alice"); // never reads again, so it never answers a ping
+    let mut dead = door.login(link, "alice"); // never reads again, so it never answers a ping
     let mut alice = door.connect(link);
     let mut bob = door.login(link, "bob");
     bob.send_json(&message("offer", "bob", "alice", json!(1)));
@@ -108,7 +109,12 @@ fn a_dead_holder_loses_its_name_and_its_partner_hears_it_first(link: Link) {
     alice.send_json(&message("offer", "alice", "bob", json!(2)));
     assert_eq!(bob.receive_json(), leave_of("alice", "bob"));
     assert_eq!(bob.receive_json()["payload"], 2);
-    drop(dead);
+    // One login sends one ping, with its number, however long it waits for the pong.
+    let mut received = Vec::new();
+    let _ = dead.websocket.get_mut().read_to_end(&mut received); // An error: TLS ends without a word.
+    let ping = [0x89, 8, 0, 0, 0, 0, 0, 0, 0, 1];
+    assert!(received.ends_with(&ping), "{received:?}");
+    assert_eq!(received.windows(2).filter(|head| *head == &ping[..2]).count(), 1, "{received:?}");
 }
 
 /// The ping may be queued behind data that the holder has not read yet.
