@@ -4,7 +4,7 @@
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -20,7 +20,7 @@ use signal_server::limits::Timeouts;
 use signal_server::operator::files::OperatorFiles;
 use signal_server::operator::{config, listen};
 use signal_server::signaling::server;
-use tungstenite::{Error, Message, WebSocket};
+use tungstenite::{Message, WebSocket};
 
 /// How long anything may take that must happen. Generous, for slow and busy machines: a test that
 /// passes never waits for it.
@@ -391,12 +391,44 @@ impl Drop for Local {
 pub trait Stream: Read + Write + Send {}
 impl<S: Read + Write + Send> Stream for S {}
 
+/// A socket whose reads and writes go on after an interruption. A socket with a timeout is interrupted
+/// when the process is stopped for a moment, and TLS could not go on.
+#[derive(Debug)]
+pub struct Uninterrupted(pub TcpStream);
+
+impl Read for Uninterrupted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Write for Uninterrupted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Takes any certificate. Made once: making it reads all of the system's certificates.
 pub static CONNECTOR: LazyLock<TlsConnector> =
     LazyLock::new(|| TlsConnector::builder().danger_accept_invalid_certs(true).build().unwrap());
 
 /// TLS, if that is the link.
 pub fn secure(socket: TcpStream, link: Link) -> Result<Box<dyn Stream>, String> {
+    let socket = Uninterrupted(socket);
     Ok(match link {
         Link::Plain => Box::new(socket),
         Link::Tls => {
@@ -453,8 +485,6 @@ impl Client {
             match self.websocket.read() {
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
                 Ok(message) => return message,
-                // As when this process was stopped for a moment.
-                Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("instead of a message: {error}"),
             }
         }

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::ops::Range;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -13,8 +12,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::common::{
-    CERTIFICATE, CONNECTOR, Certificate, Link, Server, log_until, make_certificate, message,
-    openssl, outcome, program, read_to_end, run, scratch, wait_until,
+    CERTIFICATE, CONNECTOR, Certificate, Link, Server, Uninterrupted, log_until, make_certificate,
+    message, openssl, outcome, program, read_to_end, run, scratch, wait_until,
 };
 use data_encoding::HEXLOWER;
 use openssl::md::Md;
@@ -55,7 +54,8 @@ fn put(new: &Certificate, old: &Certificate) {
 
 /// The certificate that a new connection gets, DER.
 fn presented(server: &Server) -> Vec<u8> {
-    let stream = CONNECTOR.connect("localhost", server.door().open_socket(Link::Tls)).unwrap();
+    let socket = Uninterrupted(server.door().open_socket(Link::Tls));
+    let stream = CONNECTOR.connect("localhost", socket).unwrap();
     stream.peer_certificate().unwrap().unwrap().to_der().unwrap()
 }
 
@@ -377,7 +377,7 @@ fn accepted_suites(server: &Server, version: SslVersion) -> BTreeSet<String> {
         builder.set_ciphersuites(&tls13.join(":")).unwrap();
         builder.set_min_proto_version(Some(version)).unwrap();
         builder.set_max_proto_version(Some(version)).unwrap();
-        let socket = server.door().open_socket(Link::Tls);
+        let socket = Uninterrupted(server.door().open_socket(Link::Tls));
         let Ok(stream) = builder.build().connect("localhost", socket) else {
             return suites;
         };
@@ -439,11 +439,11 @@ fn native_tls_speaks_nothing_older_than_tls_1_2() {
 fn connect_with(
     server: &Server,
     set: impl FnOnce(&mut SslConnectorBuilder),
-) -> Result<SslStream<TcpStream>, String> {
+) -> Result<SslStream<Uninterrupted>, String> {
     let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
     builder.set_verify(SslVerifyMode::NONE);
     set(&mut builder);
-    let socket = server.door().open_socket(Link::Tls);
+    let socket = Uninterrupted(server.door().open_socket(Link::Tls));
     builder.build().connect("localhost", socket).map_err(|error| error.to_string())
 }
 
@@ -557,7 +557,7 @@ fn a_flood_of_key_updates_is_slowed_down_like_a_flood_of_messages() {
     let secret = HEXLOWER.decode(line.unwrap().rsplit(' ').next().unwrap().as_bytes()).unwrap();
     let mut writer = Writer { secret, records: 0 };
 
-    let mut socket = stream.get_ref().try_clone().unwrap();
+    let mut socket = stream.get_ref().0.try_clone().unwrap();
     let upgrade = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     socket.write_all(&writer.record(23, upgrade.as_bytes())).unwrap();

@@ -13,6 +13,8 @@ use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use signal_server::limits::{LOGIN_DELAY, LOGIN_TRIES, MAX_FILE, Timeouts};
+use tungstenite::Message;
+use tungstenite::protocol::frame::coding::CloseCode;
 
 /// Runs `signal-server --new-user NAME …`: its exit code, stdout and stderr.
 fn new_user(name: &str, more: &[&str]) -> (i32, String, String) {
@@ -200,8 +202,8 @@ fn who_is_no_user_any_more_is_disconnected_at_the_next_keepalive() {
     // One is silent but for pongs, and one talks all the time.
     assert_eq!(alice.closed_with(), 1008);
     assert_eq!(carol.closed_with(), 1008);
-    while bob.websocket.send(tungstenite::Message::text("{}")).is_ok() {
-        if matches!(bob.websocket.read(), Ok(tungstenite::Message::Close(_)) | Err(_)) {
+    while bob.websocket.send(Message::text("{}")).is_ok() {
+        if matches!(bob.websocket.read(), Ok(Message::Close(_)) | Err(_)) {
             break;
         }
     }
@@ -236,17 +238,26 @@ fn wrong_logins_in_a_queue_do_not_hold_a_place_for_hours() {
 fn who_waits_with_a_login_still_hears_that_the_server_stops() {
     let file = users_file("stop");
     let token = add(&file, "alice");
-    let server = server(&file);
-    let mut alice = server.connect(Link::Plain);
-    for _ in 0..LOGIN_TRIES {
-        log_in(&mut alice, "alice", "wrong");
-    }
-    let mut alice = server.connect(Link::Plain);
-    alice.send_json(&json!({"signalType": "login", "fromUser": "alice", "token": token}));
-    server.wait_for_log("2 connections open");
-    server.signal("TERM");
-    assert_eq!(alice.receive_json()["success"], "1");
-    assert_eq!(alice.closed_with(), 1001);
+    let login = json!({"signalType": "login", "fromUser": "alice", "token": token});
+    wait_until("the server is asked to stop while a login waits", || {
+        let server = server(&file);
+        let mut alice = server.connect(Link::Plain);
+        for _ in 0..LOGIN_TRIES {
+            log_in(&mut alice, "alice", "wrong");
+        }
+        let mut alice = server.connect(Link::Plain);
+        alice.send_json(&login);
+        server.wait_for_log("2 connections open");
+        server.signal("TERM");
+        let has_waited = match alice.receive_message() {
+            Message::Text(reply) => reply.contains(r#""success":"1""#),
+            Message::Close(Some(frame)) if frame.code == CloseCode::Away => return false,
+            other => panic!("{other:?}"),
+        };
+        assert!(has_waited);
+        assert_eq!(alice.closed_with(), 1001);
+        true
+    });
 }
 
 #[test]
