@@ -21,6 +21,7 @@ crate::over_plain_and_tls! {
     a_slow_reader_delays_nobody
     a_recipient_that_comes_back_has_all_that_was_not_refused
     a_leave_that_is_refused_leaves_the_call_standing
+    a_short_leave_finds_room_where_other_messages_do_not
     a_client_that_floods_and_reads_nothing_waits_for_itself
     a_stalled_holder_loses_its_name
     many_who_want_a_name_wake_its_holder_ten_times_a_second
@@ -209,6 +210,31 @@ fn a_leave_that_is_refused_leaves_the_call_standing(link: Link) {
     let expected =
         json!({"msgType": "other", "signalType": "leave", "fromUser": "alice", "toUser": "bob"});
     wait_until("bob is told", || bob.receive_json() == expected);
+}
+
+/// A part of the write buffer is reserved for the ends of calls.
+fn a_short_leave_finds_room_where_other_messages_do_not(link: Link) {
+    let server = with_stall_timeout(HOUR);
+    let mut alice = server.door.login(link, "alice");
+    let mut bob = server.door.login(link, "bob");
+    alice.send_json(&message("offer", "alice", "bob", json!(1)));
+    send_until_unreachable(&mut alice, "alice", "bob");
+    let leave = message("leave", "alice", "bob", json!("x".repeat(60)));
+    let question = json!({"signalType": "?"});
+    let refused = |alice: &mut Client, message: &serde_json::Value| {
+        alice.send_json(message);
+        let is_refused = alice.ask(&question)["code"] == "user-unreachable";
+        if is_refused {
+            assert_eq!(alice.receive_json()["code"], "unknown-command");
+        }
+        is_refused
+    };
+    for length in [6000, 600, 50] {
+        let candidate = message("candidate", "alice", "bob", json!("x".repeat(length)));
+        wait_until("no candidate finds room", || refused(&mut alice, &candidate));
+    }
+    assert!(!refused(&mut alice, &leave));
+    wait_until("bob has it", || bob.receive_json() == leave);
 }
 
 /// The server stops reading from a client that does not read its own replies. Nobody else waits.
