@@ -22,9 +22,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 const ROUNDS_TO_RECONNECT: usize = 100;
 /// So many rounds are over before the measurement begins. By then the recipients have stalled.
 const ROUNDS_BEFORE: usize = 20;
-/// After these, who sends to a stalled recipient has rounds between two messages: half a second. So they
-/// are no flood, and what they cost is what the stalled recipients cost.
-const SENDERS_ROUNDS: usize = 50;
+/// From then on, each sender to a stalled recipient sends an offer of the usual size, once in as many
+/// rounds: twice a second. Long messages would cost the server as much if their recipients read them.
+const LATER_ROUNDS: usize = 50;
 
 /// Started with this argument, this program is hostile clients.
 pub const ROLE: &str = "--hostile";
@@ -42,69 +42,74 @@ pub fn rage(arguments: &[String]) {
     let [address, mix] = arguments else { panic!("an address and a mix") };
     let address: SocketAddr = address.parse().expect("an address");
     let (_, each, of_kinds) = MIXES.into_iter().find(|(name, ..)| name == mix).expect("a mix");
-    // What a connection says first, what it says again and again, whether it reads, and how often it is
-    // its turn.
+    // What a connection says first, what it says again and again, whether it reads, and what it says
+    // later instead, less often.
     let kinds: [Kind; 10] = [
         // Silence; half a request that drips; half a frame; garbage.
-        Kind { first: |_| vec![], again: |_| vec![], reads: false, rounds: 1 },
+        Kind { first: |_| vec![], again: |_| vec![], reads: false, later: None },
         Kind {
             first: |_| b"GET / HTTP/1.1\r\nX: ".to_vec(),
             again: |_| vec![b'x'],
             reads: false,
-            rounds: 1,
+            later: None,
         },
         Kind {
             first: |_| upgraded(&[0x81, 0xe4, 0, 0, 0, 0, b'{']),
             again: |_| vec![],
             reads: false,
-            rounds: 1,
+            later: None,
         },
         Kind {
             first: |_| b"\x16\x03\x01".to_vec(),
             again: |_| vec![b'?'; 100],
             reads: true,
-            rounds: 1,
+            later: None,
         },
         // A storm of logins under one name, by clients that answer no ping.
         Kind {
             first: |_| upgraded(&login_frame("popular")),
             again: |_| vec![],
             reads: false,
-            rounds: 1,
+            later: None,
         },
         // Recipients that take no data, and who sends to them.
         Kind {
             first: |n| upgraded(&login_frame(&format!("stalled {n}"))),
             again: |_| vec![],
             reads: false,
-            rounds: 1,
+            later: None,
         },
         Kind {
             first: |n| upgraded(&login_frame(&format!("sender {n}"))),
-            again: relay,
+            again: |number| relay(number, 30_000),
             reads: true,
-            rounds: SENDERS_ROUNDS,
+            later: Some(|number| relay(number, 3_000)),
         },
         // Floods: short messages, long ones, pings.
-        Kind { first: |_| upgraded(&[]), again: short_messages, reads: true, rounds: 1 },
-        Kind { first: |_| upgraded(&[]), again: long_message, reads: true, rounds: 1 },
-        Kind { first: |_| upgraded(&[]), again: pings, reads: true, rounds: 1 },
+        Kind { first: |_| upgraded(&[]), again: short_messages, reads: true, later: None },
+        Kind { first: |_| upgraded(&[]), again: long_message, reads: true, later: None },
+        Kind { first: |_| upgraded(&[]), again: pings, reads: true, later: None },
     ];
     let (begun, all_begun) = mpsc::channel();
     for kind in kinds.into_iter().take(of_kinds.end).skip(of_kinds.start) {
         let begun = begun.clone();
         let mut clients: Vec<_> = (0..each).map(|number| kind.connect(address, number)).collect();
         let again: Vec<_> = (0..each).map(kind.again).collect();
+        let later: Vec<_> = (0..each).map(kind.later.unwrap_or(kind.again)).collect();
+        let pause = if kind.later.is_some() { LATER_ROUNDS } else { 1 };
         thread::spawn(move || {
             for round in 0.. {
                 if round == ROUNDS_BEFORE {
                     begun.send(()).expect("the process is there");
                 }
                 for (number, client) in clients.iter_mut().enumerate() {
-                    let turn =
-                        round < ROUNDS_BEFORE || (round + number).is_multiple_of(kind.rounds);
+                    let bytes: &[u8] = match round {
+                        ..ROUNDS_BEFORE => &again[number],
+                        _ if (round + number).is_multiple_of(pause) => &later[number],
+                        _ => &[],
+                    };
                     if client.is_some() {
-                        kind.go_on(client, if turn { &again[number] } else { &[] });
+                        kind.go_on(client, bytes);
                     } else if (round + number).is_multiple_of(ROUNDS_TO_RECONNECT) {
                         *client = kind.connect(address, number);
                     }
@@ -125,7 +130,7 @@ struct Kind {
     first: fn(usize) -> Vec<u8>,
     again: fn(usize) -> Vec<u8>,
     reads: bool,
-    rounds: usize,
+    later: Option<fn(usize) -> Vec<u8>>,
 }
 
 impl Kind {
@@ -160,9 +165,9 @@ fn upgraded(then: &[u8]) -> Vec<u8> {
     [UPGRADE, then].concat()
 }
 
-fn relay(number: usize) -> Vec<u8> {
+fn relay(number: usize, length: usize) -> Vec<u8> {
     let (from, to) = (format!("sender {number}"), format!("stalled {number}"));
-    let padding = "x".repeat(30_000);
+    let padding = "x".repeat(length);
     let message = json!({"signalType": "candidate", "fromUser": from, "toUser": to, "x": padding});
     client_frame(TEXT, message.to_string().as_bytes())
 }
