@@ -18,7 +18,7 @@ use crate::report::{Report, Row, Target};
 use crate::stats::{median, microseconds, percentile, spread};
 
 const PAIRS: usize = 40;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 7;
 /// Of each pair in each half of a round: within the burst that every connection has. Many beside the
 /// last and largest mix, as it does different things to the server at first, and after a second, when
 /// the first of its stalled recipients are disconnected.
