@@ -72,8 +72,8 @@ impl Registry {
     }
 
     /// Makes two different users partners, because `from` calls or answers `to`. Returns the
-    /// connection of `to`. If the message then cannot be sent, they stay partners: a `leave` for a
-    /// call that a client does not know does no harm.
+    /// connection of `to`. If the message then cannot be sent, they stay partners: docs/protocol.md
+    /// allows a `leave` for a call that its recipient does not know.
     ///
     /// # Errors
     /// `from` has `max_calls` outgoing calls already, or one of the two is leaving.

@@ -277,7 +277,7 @@ export class Peer {
     if (this.#watch > 0) {
       if (this.#silent >= SILENT_TICKS) return this.#on.lost(this);
       if (this.#silent === 0) this.#watch -= 1;
-      this.tell({}); // Its receipt is acknowledged. Without media, Firefox sends little else.
+      this.tell({}); // SCTP acknowledges it, which is a byte. Without media, Firefox sends little else.
     }
     const [packets, lost] = [now.packets - former.packets, now.lost - former.lost];
     const isBad = now.roundTrip > POOR_ROUND_TRIP_S || lost > POOR_LOSS * (packets + lost);
