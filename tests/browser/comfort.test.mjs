@@ -201,10 +201,9 @@ test('a shared screen is seen by all, and ends on both sides', async () => {
   await told;
   await bob.page.locator('.tile[data-screen]').waitFor({ state: 'detached' });
   await bob.sees_pictures_of('Anna');
-  const refuse = (one, why) => one.eval((name) => {
-    navigator.mediaDevices.getDisplayMedia = () => Promise.reject(new DOMException('', name));
-  }, why);
-  await refuse(anna, 'NotFoundError');
+  await anna.eval(() => {
+    navigator.mediaDevices.getDisplayMedia = () => Promise.reject(new DOMException('', 'NotFoundError'));
+  });
   await anna.press('Share screen');
   await anna.notice('This browser has no screen to share');
 });
